@@ -84,7 +84,8 @@ impl History {
         limit_bytes: u64,
         excess_bytes: u64,
     ) -> Result<usize, StoreError> {
-        let principals = self.list_usage().await?;
+        let new_hosts = shares::list_new_hosts(&*self.backend, self.clock.wall_ms()).await?;
+        let principals = self.list_usage(&new_hosts).await?;
         // A single principal shares with no other.
         if principals.len() < 2 {
             return Ok(0);
@@ -107,10 +108,11 @@ impl History {
         Ok(count)
     }
 
-    async fn list_usage(&self) -> Result<Vec<PrincipalUsage>, StoreError> {
-        let usage = shares::list_host_usage(&*self.backend).await?;
-        let new_hosts = shares::list_new_hosts(&*self.backend, self.clock.wall_ms()).await?;
-        Ok(usage_by_principal(&usage, &new_hosts))
+    async fn list_usage(
+        &self,
+        new_hosts: &HashMap<HostId, Arc<str>>,
+    ) -> Result<Vec<PrincipalUsage>, StoreError> {
+        Ok(usage_by_principal(&shares::list_host_usage(&*self.backend).await?, new_hosts))
     }
 
     /// Deletes the oldest blocks of a host, about `give_bytes` in total. Returns their number.
@@ -193,19 +195,19 @@ impl History {
     /// that the rest of the budget is left to the others.
     pub(super) async fn update_over_share(&self, usage: DiskUsage) -> Result<(), StoreError> {
         let new_hosts = shares::list_new_hosts(&*self.backend, self.clock.wall_ms()).await?;
-        let heads = self.heads();
-        let unsealed = heads.iter().map(|(host, head)| (*host, head.unsealed_bytes()));
-        self.space_share().measure(usage, unsealed, new_hosts);
         let is_short = usage.used_bytes > usage.target_bytes / 100 * limits::MAX_SHARED_USE_PERCENT;
         let hosts: HashSet<HostId> = match is_short {
             true => {
-                let principals = self.list_usage().await?;
+                let principals = self.list_usage(&new_hosts).await?;
                 let over = over_share(&principals, usage.target_bytes).iter();
                 let hosts = over.flat_map(|principal| principal.hosts.iter().map(|(host, _)| *host));
                 hosts.filter(|_| principals.len() > 1).collect()
             }
             false => HashSet::new(),
         };
+        let heads = self.heads();
+        let unsealed = heads.iter().map(|(host, head)| (*host, head.unsealed_bytes()));
+        self.space_share().measure(usage, unsealed, new_hosts);
         *self.over_share.write().unwrap_or_else(PoisonError::into_inner) = hosts;
         Ok(())
     }
