@@ -1,7 +1,7 @@
 // The list of all hosts in a real browser: columns, filter, actions on several hosts, pins, severity patterns.
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { ADMIN, checkPage, openBrowser, pageErrors, TestSite } from './support'
+import { checkPage, closePage, openBrowser, openPage, type PageOptions, TestSite } from './support'
 
 const FLEET = 40
 const VIEWER = { name: 'vera', password: 'it rains all day' }
@@ -47,19 +47,10 @@ afterAll(async () => {
   await site?.stop()
 })
 
-async function open(path = '/hosts', options: { scheme?: 'dark' | 'light'; width?: number; account?: typeof ADMIN } = {}) {
-  const { scheme = 'dark', width = 1440, account = ADMIN } = options
-  const context = await browser.newContext({ viewport: { width, height: width < 700 ? 844 : 900 }, colorScheme: scheme })
-  await site.logIn(context, account)
-  const page = await context.newPage()
-  const errors = pageErrors(page)
-  await page.goto(site.url + path)
+async function open(path = '/hosts', options: PageOptions = {}) {
+  const { context, page, errors } = await openPage(browser, site, path, options)
   await page.locator('tr[data-host]').first().waitFor()
-  const close = async () => {
-    expect(errors).toEqual([])
-    await context.close()
-  }
-  return { page, close }
+  return { page, close: () => closePage(context, errors) }
 }
 const names = (page: Page) => page.locator('tr[data-host] a.host').allTextContents()
 const dialog = (page: Page) => page.getByRole('dialog')

@@ -1,8 +1,8 @@
 // Hub health in a real browser: own series, path, store, tasks, connections, requests, and the backtest of a hub rule.
 import { type ChildProcess, spawn } from 'node:child_process'
-import type { Browser, BrowserContext } from 'playwright-core'
+import type { Browser } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { ADMIN, checkPage, openBrowser, pageErrors, TestSite } from './support'
+import { checkPage, closePage, openBrowser, openPage, type PageOptions, TestSite } from './support'
 
 const VIEWER = { name: 'vera', password: 'it rains all day' }
 const LIMITED = { name: 'lea', password: 'it rains all day' }
@@ -40,20 +40,7 @@ afterAll(async () => {
   await site?.stop()
 })
 
-async function open(path: string, options: { scheme?: 'dark' | 'light'; width?: number; account?: typeof ADMIN } = {}) {
-  const { scheme = 'dark', width = 1440, account = ADMIN } = options
-  const context = await browser.newContext({ viewport: { width, height: width < 700 ? 844 : 900 }, colorScheme: scheme })
-  await site.logIn(context, account)
-  const page = await context.newPage()
-  const errors = pageErrors(page)
-  await page.goto(site.url + path)
-  return { context, page, errors }
-}
-
-const close = async (context: BrowserContext, errors: string[]) => {
-  expect(errors).toEqual([])
-  await context.close()
-}
+const open = (path: string, options: PageOptions = {}) => openPage(browser, site, path, options)
 
 describe('hub health', () => {
   it.each(SCREENS)('path, charts, store, tasks, connections and requests in %s at %i px', async (scheme, width) => {
@@ -67,7 +54,7 @@ describe('hub health', () => {
     await page.getByRole('cell', { name: 'admin' }).first().waitFor()
     await page.getByText('POST /ingest/metrics').waitFor()
     await checkPage(page, `hub-${scheme}-${width}`)
-    await close(context, errors)
+    await closePage(context, errors)
   })
 
   it('records rates, memory and the metrics of hub rules', async () => {
@@ -105,18 +92,18 @@ describe('hub health', () => {
     await page.keyboard.press('g')
     await page.keyboard.press('u')
     await expect.poll(() => new URL(page.url()).pathname).toBe('/hub')
-    await close(context, errors)
+    await closePage(context, errors)
   })
 
   it('viewers see no connections of others, limited users nothing', async () => {
     const viewer = await open('/hub', { account: VIEWER })
     await viewer.page.getByText('Only administrators see the connections').waitFor()
     await checkPage(viewer.page, 'hub-viewer')
-    await close(viewer.context, viewer.errors)
+    await closePage(viewer.context, viewer.errors)
     const limited = await open('/hub', { account: LIMITED })
     await limited.page.getByText('Limited account').waitFor()
     await checkPage(limited.page, 'hub-limited')
-    await close(limited.context, limited.errors)
+    await closePage(limited.context, limited.errors)
   })
 
   it('a failing request is shown with a retry', async () => {

@@ -1,8 +1,8 @@
 // Active incidents, incident page, silences and history in a real browser: a fleet with alerts, hostile names, a
 // limited viewer, keys, phones.
-import type { Browser, BrowserContext, Page } from 'playwright-core'
+import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
-import { ADMIN, checkPage, openBrowser, pageErrors, TestSite } from './support'
+import { checkPage, closePage, openBrowser, openPage, type PageOptions, TestSite } from './support'
 
 const HOSTILE = '<img src=x onerror=alert(1)>'
 const HOSTS = ['db-01', 'web-01', 'web-02', 'web-03', 'web-04', HOSTILE]
@@ -91,21 +91,7 @@ afterAll(async () => {
   await site?.stop()
 })
 
-async function open(path: string, options: { scheme?: 'dark' | 'light'; width?: number; account?: typeof ADMIN } = {}) {
-  const { scheme = 'dark', width = 1440, account = ADMIN } = options
-  const context = await browser.newContext({ viewport: { width, height: width < 700 ? 844 : 900 }, colorScheme: scheme })
-  await site.logIn(context, account)
-  const page = await context.newPage()
-  const errors = pageErrors(page)
-  page.on('dialog', (dialog) => errors.push(`dialog: ${dialog.message()}`))
-  await page.goto(site.url + path)
-  return { context, page, errors }
-}
-
-const close = async (context: BrowserContext, errors: string[]) => {
-  expect(errors).toEqual([])
-  await context.close()
-}
+const open = (path: string, options: PageOptions = {}) => openPage(browser, site, path, options)
 
 const line = (page: Page, text: string) => page.locator('[data-incident]').filter({ hasText: text })
 const query = (page: Page) => new URL(page.url()).searchParams
@@ -121,7 +107,7 @@ describe('active incidents', () => {
     await line(page, 'Memory usage').getByText(HOSTILE).first().waitFor()
     if (width > 700) await line(page, 'CPU saturation').getByText('4.1 cores').waitFor()
     await checkPage(page, `alerts-active-${scheme}-${width}`)
-    await close(context, errors)
+    await closePage(context, errors)
   })
 
   it('folds open, and filters are in the address', async () => {
@@ -141,7 +127,7 @@ describe('active incidents', () => {
     await page.getByRole('button', { name: 'Clear filter' }).click()
     await line(page, 'CPU saturation').waitFor()
     expect([...query(page).keys()]).toEqual([])
-    await close(context, errors)
+    await closePage(context, errors)
   })
 
   it('keys move, select, acknowledge and silence', async () => {
@@ -169,7 +155,7 @@ describe('active incidents', () => {
     expect(silences.map(({ silence, held_back: held }) => [silence.matcher.hosts.length, silence.matcher.rules.length, held])).toEqual([
       [1, 1, 1],
     ])
-    await close(context, errors)
+    await closePage(context, errors)
   })
 
   it('limited viewer sees own incidents without commands', async () => {
@@ -184,7 +170,7 @@ describe('active incidents', () => {
     await page.goto(`${site.url}/alerts/history`)
     await page.getByRole('table').getByText('Network errors').first().waitFor()
     expect((await page.locator('main').textContent())!).not.toMatch(/CPU saturation|Memory usage|6 incidents/)
-    await close(context, errors)
+    await closePage(context, errors)
   })
 
   it('keeps the list while the hub does not answer, and says so', async () => {
@@ -210,7 +196,7 @@ describe('incident', () => {
     await page.getByRole('cell', { name: /cpu.context_switches/ }).waitFor()
     await page.getByRole('link', { name: 'https://wiki.example/runbook' }).waitFor()
     await checkPage(page, `alerts-incident-${scheme}-${width}`)
-    await close(context, errors)
+    await closePage(context, errors)
   })
 
   it('keys comment, acknowledge and replay', async () => {
@@ -232,7 +218,7 @@ describe('incident', () => {
     await page.keyboard.press('r')
     await expect.poll(() => new URL(page.url()).pathname).toMatch(/^\/hosts\//)
     expect(query(page).get('at')).toMatch(/^\d+$/)
-    await close(context, errors)
+    await closePage(context, errors)
   })
 })
 
@@ -263,14 +249,14 @@ describe('rule', () => {
     await page.getByRole('button', { name: 'By tag' }).click()
     await page.getByRole('button', { name: 'role=web' }).click()
     await page.getByText('4 hosts match').waitFor()
-    await close(context, errors)
+    await closePage(context, errors)
   })
 
   it.each(SCREENS)('list shows what fires in %s at %i px', async (scheme, width) => {
     const { context, page, errors } = await open('/alerts/rules', { scheme, width })
     await expect.poll(() => page.locator('tbody tr').first().textContent()).toContain('Network errors')
     await checkPage(page, `alerts-rules-${scheme}-${width}`)
-    await close(context, errors)
+    await closePage(context, errors)
   })
 })
 
@@ -293,7 +279,7 @@ describe('silences', () => {
     await page.getByRole('button', { name: 'List' }).click()
     await page.getByRole('region', { name: 'Calendar' }).waitFor({ state: 'detached' })
     expect(query(page).get('view')).toBe('list')
-    await close(context, errors)
+    await closePage(context, errors)
   })
 
   it('weekly window is created, edited and removed', async () => {
@@ -315,7 +301,7 @@ describe('silences', () => {
     await row.getByRole('button', { name: /^(End now|Remove)/ }).click()
     await drawer.getByRole('button', { name: /^(End now|Remove)$/ }).click()
     await row.waitFor({ state: 'detached' })
-    await close(context, errors)
+    await closePage(context, errors)
   })
 })
 
@@ -332,6 +318,6 @@ describe('history', () => {
     await page.getByRole('button', { name: 'Clear filter' }).click()
     await page.getByRole('searchbox', { name: 'Filter incidents' }).fill('saturation')
     await expect.poll(() => page.locator('tbody tr').count()).toBe(1)
-    await close(context, errors)
+    await closePage(context, errors)
   })
 })

@@ -1,7 +1,7 @@
 // The overview and the frame around all pages in a real browser: no host, one host, a fleet, a limited viewer, phones.
-import type { Browser, BrowserContext, Page } from 'playwright-core'
+import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { ADMIN, checkPage, openBrowser, pageErrors, TestSite } from './support'
+import { ADMIN, checkPage, closePage, openBrowser, openPage, type PageOptions, TestSite } from './support'
 
 const FLEET = 60
 /** Bytes of the first load, compressed, with fonts: login page, login, overview. */
@@ -27,20 +27,7 @@ afterAll(async () => {
   await site?.stop()
 })
 
-async function open(path = '/', options: { scheme?: 'dark' | 'light'; width?: number; account?: typeof ADMIN } = {}) {
-  const { scheme = 'dark', width = 1440, account = ADMIN } = options
-  const context = await browser.newContext({ viewport: { width, height: width < 700 ? 844 : 900 }, colorScheme: scheme })
-  await site.logIn(context, account)
-  const page = await context.newPage()
-  const errors = pageErrors(page)
-  await page.goto(site.url + path)
-  return { context, page, errors }
-}
-
-const close = async (context: BrowserContext, errors: string[]) => {
-  expect(errors).toEqual([])
-  await context.close()
-}
+const open = (path = '/', options: PageOptions = {}) => openPage(browser, site, path, options)
 
 const nameOf = (at: number) => `${['web', 'db', 'cache', 'batch'][at % 4]}-${String(at).padStart(2, '0')}`
 
@@ -75,7 +62,7 @@ describe('without hosts', () => {
     await page.getByRole('heading', { name: 'No hosts yet' }).waitFor()
     expect(await page.locator('main code').textContent()).toContain(`curl -fsSL ${site.url}/install.sh | sudo sh`)
     await checkPage(page, `overview-empty-${scheme}-${width}`)
-    await close(context, errors)
+    await closePage(context, errors)
   })
 
   it('first load stays within its budget', async () => {
@@ -120,7 +107,7 @@ describe('fleet', () => {
     await page.getByRole('region', { name: 'Top processes' }).getByText('worker').first().waitFor()
     await page.getByRole('region', { name: 'Activity' }).getByRole('listitem').nth(5).waitFor()
     await checkPage(page, `overview-${scheme}-${width}`)
-    await close(context, errors)
+    await closePage(context, errors)
   })
 
   it('hosts are filtered, sorted and grouped, and the address has all of it', async () => {
@@ -144,7 +131,7 @@ describe('fleet', () => {
     await page.reload()
     await expect.poll(() => names(page).then(([first]) => first)).toBe('batch-03')
     expect(new URL(page.url()).searchParams.get('group')).toBe('none')
-    await close(context, errors)
+    await closePage(context, errors)
   })
 
   it('table holds only the visible rows', async () => {
@@ -155,7 +142,7 @@ describe('fleet', () => {
     await scroller.evaluate((element) => element.scrollTo({ top: element.scrollHeight }))
     await expect.poll(() => names(page).then((shown) => shown.at(-1))).toBe('web-56')
     expect(await rows(page).count()).toBeLessThan(FLEET)
-    await close(context, errors)
+    await closePage(context, errors)
   })
 
   it.each(SCREENS)('map opens a host by keyboard in %s at %i px', async (scheme, width) => {
@@ -167,7 +154,7 @@ describe('fleet', () => {
     await page.keyboard.press('ArrowRight')
     await page.keyboard.press('Enter')
     await expect.poll(() => new URL(page.url()).pathname).toMatch(/^\/hosts\//)
-    await close(context, errors)
+    await closePage(context, errors)
   })
 
   it('limited viewer sees own hosts only', async () => {
@@ -182,7 +169,7 @@ describe('fleet', () => {
     await page.keyboard.press('Control+k')
     await page.getByRole('dialog').getByRole('textbox').fill('db-01')
     await page.getByRole('dialog').getByText('No match').waitFor()
-    await close(context, errors)
+    await closePage(context, errors)
   })
 
   it('keeps the values while the hub does not answer, and says so', async () => {
@@ -219,7 +206,7 @@ describe('shell', () => {
     await palette.getByRole('option', { name: 'New rule' }).waitFor()
     await page.keyboard.press('Enter')
     await expect.poll(() => new URL(page.url()).pathname).toBe('/alerts/rules/new')
-    await close(context, errors)
+    await closePage(context, errors)
   })
 
   it('keys go to pages, open the help, and can be switched off', async () => {
@@ -241,7 +228,7 @@ describe('shell', () => {
     await page.keyboard.press('g')
     await page.keyboard.press('o')
     expect(new URL(page.url()).pathname).toBe('/hosts')
-    await close(context, errors)
+    await closePage(context, errors)
   })
 
   it('theme, density and navigation are kept', async () => {
@@ -260,7 +247,7 @@ describe('shell', () => {
     await rows(page).first().waitFor()
     expect(await root()).toMatchObject({ theme: 'light', density: 'compact', nav: 'icons' })
     await checkPage(page, 'overview-compact')
-    await close(context, errors)
+    await closePage(context, errors)
   })
 
   it('skip link and landmarks lead to the content', async () => {
@@ -271,7 +258,7 @@ describe('shell', () => {
     await page.keyboard.press('Enter')
     expect(await page.evaluate(() => document.activeElement?.id)).toBe('content')
     expect(await page.locator('h1').count()).toBe(1)
-    await close(context, errors)
+    await closePage(context, errors)
   })
 
   it('phones have a bottom bar with all pages', async () => {
@@ -284,7 +271,7 @@ describe('shell', () => {
     await bar.getByRole('button', { name: 'More' }).click()
     await page.getByRole('menuitem', { name: 'Settings' }).click()
     await expect.poll(() => new URL(page.url()).pathname).toBe('/settings/account')
-    await close(context, errors)
+    await closePage(context, errors)
   })
 
   it('manifest makes the dashboard installable', async () => {
@@ -295,6 +282,6 @@ describe('shell', () => {
     const manifest = (await answer.json()) as { name: string; display: string; start_url: string; icons: { src: string }[] }
     expect(manifest).toMatchObject({ name: 'PerfWatch', display: 'standalone' })
     for (const { src } of manifest.icons) expect((await page.request.get(new URL(src, answer.url()).href)).status(), src).toBe(200)
-    await close(context, errors)
+    await closePage(context, errors)
   })
 })

@@ -1,7 +1,7 @@
 // The page of a host with a day of history: flight recorder, replay, comparison, events, connection and details.
-import type { Browser, BrowserContext, Page } from 'playwright-core'
+import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { ADMIN, checkPage, openBrowser, pageErrors, TestSite } from './support'
+import { checkPage, closePage, openBrowser, openPage, type PageOptions, TestSite } from './support'
 
 const VIEWER = { name: 'vera', password: 'it rains all day' }
 const BOOTS = ['6ccd780c-baba-4026-9564-5b8c656024db', '7ddd780c-baba-4026-9564-5b8c656024db']
@@ -133,20 +133,7 @@ afterAll(async () => {
   await site?.stop()
 })
 
-async function open(path: string, options: { scheme?: 'dark' | 'light'; width?: number; account?: typeof ADMIN } = {}) {
-  const { scheme = 'dark', width = 1440, account = ADMIN } = options
-  const context = await browser.newContext({ viewport: { width, height: width < 700 ? 844 : 900 }, colorScheme: scheme })
-  await site.logIn(context, account)
-  const page = await context.newPage()
-  const errors = pageErrors(page)
-  await page.goto(site.url + path)
-  return { context, page, errors }
-}
-
-const close = async (context: BrowserContext, errors: string[]) => {
-  expect(errors).toEqual([])
-  await context.close()
-}
+const open = (path: string, options: PageOptions = {}) => openPage(browser, site, path, options)
 
 const at = BUSY[0] + 4 * MINUTE
 const replay = (path = '') => `/hosts/${id}${path}?from=${BUSY[0] - 20 * MINUTE}&to=${BUSY[1] + 15 * MINUTE}&at=${at}`
@@ -167,7 +154,7 @@ describe('flight recorder', () => {
     await expect.poll(() => page.locator('.sections').first().getAttribute('aria-busy')).not.toBe('true')
     await checkPage(page, `host-replay-${scheme}-${width}`)
     await page.screenshot({ path: `test-results/host-first-${scheme}-${width}.png` })
-    await close(context, errors)
+    await closePage(context, errors)
   })
 
   it('keys step by samples and events, and the address has the instant', async () => {
@@ -193,7 +180,7 @@ describe('flight recorder', () => {
     await expect.poll(() => parameter(page, 'at')).toBeGreaterThan(BUSY[0])
     await page.goBack()
     await expect.poll(() => parameter(page, 'at')).toBe(OFF[1])
-    await close(context, errors)
+    await closePage(context, errors)
   })
 
   it('the window is dragged, and a click shows an instant', async () => {
@@ -220,7 +207,7 @@ describe('flight recorder', () => {
     await expect.poll(() => new URL(page.url()).searchParams.get('span')).toBe('7d')
     await page.keyboard.press('l')
     await expect.poll(() => new URL(page.url()).search).toBe('?span=7d')
-    await close(context, errors)
+    await closePage(context, errors)
   })
 
   it('plays from an instant and pauses there', async () => {
@@ -238,7 +225,7 @@ describe('flight recorder', () => {
     expect(parameter(page, 'at')).toBe(paused)
     await page.getByRole('button', { name: 'Go live' }).click()
     await expect.poll(() => new URL(page.url()).search).toBe('')
-    await close(context, errors)
+    await closePage(context, errors)
   })
 })
 
@@ -256,7 +243,7 @@ describe('comparison', () => {
     await page.getByRole('option', { name: 'db-04' }).click()
     await page.getByRole('button', { name: 'Compare: db-04' }).waitFor()
     await expect.poll(() => page.locator('.chart .ghost').first().textContent()).toBe('db-04')
-    await close(context, errors)
+    await closePage(context, errors)
   })
 })
 
@@ -275,7 +262,7 @@ describe('tabs', () => {
     await expect.poll(() => parameter(page, 'at')).toBe(OFF[1])
     await page.locator('.chart').first().waitFor()
     expect(page.url()).not.toContain('kinds')
-    await close(context, errors)
+    await closePage(context, errors)
   })
 
   it.each(SCREENS)('processes are summed over the range in %s at %i px', async (scheme, width) => {
@@ -291,7 +278,7 @@ describe('tabs', () => {
     expect((await table.locator('tbody b').allTextContents()).filter((name) => name === 'postgres')).toHaveLength(1)
     await table.getByRole('switch', { name: 'Group by name' }).click()
     await checkPage(page, `host-processes-range-${scheme}-${width}`)
-    await close(context, errors)
+    await closePage(context, errors)
   })
 
   it.each(SCREENS)('connection and details of an agent in %s at %i px', async (scheme, width) => {
@@ -307,7 +294,7 @@ describe('tabs', () => {
     await collectors.getByText('processes', { exact: true }).waitFor()
     await page.getByRole('region', { name: 'Alert rules' }).getByText('CPU saturation').waitFor()
     await checkPage(page, `host-details-${scheme}-${width}`)
-    await close(context, errors)
+    await closePage(context, errors)
   })
 
   it('tags are edited and become an event', async () => {
@@ -318,7 +305,7 @@ describe('tabs', () => {
     await page.locator('.page-head').getByText('staging').waitFor()
     await page.getByRole('link', { name: /^Events/ }).click()
     await eventsOf(page).getByText('environment=staging, role=postgres').waitFor()
-    await close(context, errors)
+    await closePage(context, errors)
   })
 
   it('a limited viewer sees the host without changes by users, and no other host', async () => {
@@ -330,7 +317,7 @@ describe('tabs', () => {
     expect(await page.getByRole('button', { name: 'Edit' }).count()).toBe(0)
     await page.goto(`${site.url}/hosts/db-04`)
     await page.getByRole('heading', { name: 'Host not found' }).waitFor()
-    await close(context, errors)
+    await closePage(context, errors)
   })
 })
 
@@ -355,6 +342,6 @@ describe('states', () => {
     const { context, page, errors } = await open(`/hosts/${id}?from=${now - 40 * 24 * HOUR}&to=${now - 39 * 24 * HOUR}`)
     await page.getByRole('heading', { name: 'Not recorded' }).waitFor()
     await checkPage(page, 'host-not-recorded')
-    await close(context, errors)
+    await closePage(context, errors)
   })
 })

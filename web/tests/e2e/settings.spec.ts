@@ -1,8 +1,8 @@
 // Settings of the hub in a real browser: retention with its effect, locked settings, conflicts, undo, roles.
 import { type ChildProcess, spawn } from 'node:child_process'
-import type { Browser, BrowserContext, Page } from 'playwright-core'
+import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { ADMIN, checkPage, openBrowser, pageErrors, TestSite } from './support'
+import { checkPage, closePage, openBrowser, openPage, type PageOptions, TestSite } from './support'
 
 const OPERATOR = { name: 'olga', password: 'it rains all day' }
 const SCREENS = [
@@ -47,20 +47,7 @@ afterAll(async () => {
   await site?.stop()
 })
 
-async function open(path: string, options: { scheme?: 'dark' | 'light'; width?: number; account?: typeof ADMIN } = {}) {
-  const { scheme = 'dark', width = 1440, account = ADMIN } = options
-  const context = await browser.newContext({ viewport: { width, height: width < 700 ? 844 : 900 }, colorScheme: scheme })
-  await site.logIn(context, account)
-  const page = await context.newPage()
-  const errors = pageErrors(page)
-  await page.goto(site.url + path)
-  return { context, page, errors }
-}
-
-const close = async (context: BrowserContext, errors: string[]) => {
-  expect(errors).toEqual([])
-  await context.close()
-}
+const open = (path: string, options: PageOptions = {}) => openPage(browser, site, path, options)
 
 const field = (page: Page, name: string) => page.getByLabel(name, { exact: true })
 const KEEP_RAW = 'Every sample, with processes: Keep for'
@@ -76,7 +63,7 @@ describe('pages', () => {
       await page.waitForLoadState('networkidle')
       await checkPage(page, `settings-${name}-${scheme}-${width}`)
     }
-    await close(context, errors)
+    await closePage(context, errors)
   })
 })
 
@@ -101,7 +88,7 @@ describe('retention', () => {
     expect(system.storage.budget_bytes).toBe(20 * 2 ** 30)
     await page.getByRole('button', { name: 'Undo' }).click()
     await expect.poll(() => valueOf('disk_budget_bytes')).toBe(10 * 2 ** 30)
-    await close(context, errors)
+    await closePage(context, errors)
   })
 
   it('asks before a shorter retention deletes history', async () => {
@@ -120,7 +107,7 @@ describe('retention', () => {
     expect(await field(page, KEEP_RAW).inputValue()).toBe('1 h')
     await page.getByRole('button', { name: 'Discard' }).click()
     expect(await field(page, KEEP_RAW).inputValue()).toBe('14 d')
-    await close(context, errors)
+    await closePage(context, errors)
   })
 
   it('rejects values that are not possible', async () => {
@@ -130,7 +117,7 @@ describe('retention', () => {
     expect(await page.getByRole('button', { name: 'Save changes' }).isDisabled()).toBe(true)
     await field(page, KEEP_RAW).fill('100d')
     await page.getByText(/minute_retention_s: must be at least the retention of raw rows/i).waitFor()
-    await close(context, errors)
+    await closePage(context, errors)
   })
 
   it('reports a conflict with another administrator', async () => {
@@ -149,8 +136,8 @@ describe('retention', () => {
     expect(await valueOf('min_password_length')).toBe(13)
     const audit = await site.request<{ entries: { action: string; after: object }[] }>('GET', '/api/v1/audit?limit=5')
     expect(audit.entries.find(({ action }) => action === 'settings.update')?.after).toEqual({ min_password_length: 13 })
-    await close(first.context, first.errors)
-    await close(second.context, second.errors)
+    await closePage(first.context, first.errors)
+    await closePage(second.context, second.errors)
   })
 })
 
@@ -162,7 +149,7 @@ describe('access', () => {
     await page.goto(`${site.url}/settings/retention`)
     await page.getByText('Your role does not include this page').waitFor()
     await checkPage(page, 'settings-forbidden')
-    await close(context, errors)
+    await closePage(context, errors)
   })
 
   it('a failing request is shown in the page with a retry', async () => {

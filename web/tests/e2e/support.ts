@@ -160,3 +160,27 @@ export async function checkPage(page: Page, name: string) {
   const { violations } = await new AxeBuilder({ page }).analyze()
   expect(violations.map((violation) => `${violation.id}: ${violation.nodes[0]?.html}`)).toEqual([])
 }
+
+export interface PageOptions {
+  scheme?: 'dark' | 'light'
+  width?: number
+  account?: { name: string; password: string }
+}
+
+/** Page of a logged-in user in a context of its own, with the errors that `closePage` expects to be none. */
+export async function openPage(browser: Browser, site: TestSite, path: string, options: PageOptions = {}) {
+  const { scheme = 'dark', width = 1440, account = ADMIN } = options
+  const context = await browser.newContext({ viewport: { width, height: width < 700 ? 844 : 900 }, colorScheme: scheme })
+  await site.logIn(context, account)
+  const page = await context.newPage()
+  const errors = pageErrors(page)
+  // A hostile text that runs as a script would open one.
+  page.on('dialog', (dialog) => errors.push(`dialog: ${dialog.message()}`))
+  await page.goto(site.url + path)
+  return { context, page, errors }
+}
+
+export async function closePage(context: BrowserContext, errors: string[]) {
+  expect(errors).toEqual([])
+  await context.close()
+}
