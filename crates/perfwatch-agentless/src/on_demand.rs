@@ -3,13 +3,14 @@
 use crate::runner::CollectionRunner;
 use crate::types::CollectOptions;
 use perfwatch_live::LiveFeed;
+use perfwatch_live::client_share::{ClientShare, LiveResource, Reservation};
 use perfwatch_live::host_registry::HostRegistry;
-use perfwatch_model::HostId;
+use perfwatch_model::{HostId, limit_table, limits};
 use perfwatch_store::Store;
 use perfwatch_store::collection_jobs::CollectionJobs;
 use perfwatch_store::collections::CollectTrigger;
 use perfwatch_store::servers::ServerRow;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
@@ -22,8 +23,29 @@ const POLL_INTERVAL: Duration = Duration::from_secs(5);
 const VIEWER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Time for which a host is not polled after a failed collection.
 const FAILURE_BACKOFF: Duration = Duration::from_secs(30);
-/// Maximum number of hosts polled at the same time.
-const MAX_POLLED_HOSTS: usize = 50;
+/// Hosts that are polled, or wait after a failure, each in the share of an account that views it.
+#[derive(Default)]
+struct PolledHosts(Mutex<HashMap<HostId, Reservation>>);
+
+impl PolledHosts {
+    /// Adds a host. Returns `false` if it is polled already, or a limit is reached.
+    fn add(&self, host: HostId, viewers: &[Arc<ClientShare>]) -> bool {
+        let mut polled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if polled.contains_key(&host) {
+            return false;
+        }
+        if polled.len() >= limits::MAX_POLLED_HOSTS {
+            limit_table::POLLED_HOSTS.refuse();
+            return false;
+        }
+        let reservation = viewers.iter().find_map(|share| share.reserve(LiveResource::PolledHosts, 1));
+        reservation.is_some_and(|reservation| polled.insert(host, reservation).is_none())
+    }
+
+    fn remove(&self, host: HostId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&host);
+    }
+}
 
 /// Poller of the hosts whose pages are open.
 pub(crate) struct OnDemandPoller {
@@ -31,8 +53,7 @@ pub(crate) struct OnDemandPoller {
     hosts: Arc<HostRegistry>,
     live_feed: Arc<LiveFeed>,
     runner: Arc<CollectionRunner>,
-    /// Hosts that are polled, or wait after a failure.
-    active_hosts: Mutex<HashSet<HostId>>,
+    polled_hosts: PolledHosts,
 }
 
 impl OnDemandPoller {
@@ -42,7 +63,7 @@ impl OnDemandPoller {
         live_feed: Arc<LiveFeed>,
         runner: Arc<CollectionRunner>,
     ) -> Self {
-        Self { store, hosts, live_feed, runner, active_hosts: Mutex::default() }
+        Self { store, hosts, live_feed, runner, polled_hosts: PolledHosts::default() }
     }
 
     /// Starts polling of hosts whose page was opened, until the hub stops.
@@ -55,28 +76,19 @@ impl OnDemandPoller {
                 _ = ticks.tick() => {}
             }
             for host in self.live_feed.viewed_hosts() {
-                if self.hosts.is_agentless(host) && self.activate(host) {
+                let viewers = self.live_feed.viewers();
+                if self.hosts.is_agentless(host) && self.polled_hosts.add(host, &viewers.shares(host)) {
                     let (poller, stop) = (self.clone(), stop.clone());
                     tasks.spawn(async move {
                         tokio::select! {
                             () = stop.cancelled() => {}
                             () = poller.poll_host(host) => {}
                         }
-                        poller.deactivate(host);
+                        poller.polled_hosts.remove(host);
                     });
                 }
             }
         }
-    }
-
-    /// Marks a host as polled. Returns `false` if it is polled already, or the limit is reached.
-    fn activate(&self, host: HostId) -> bool {
-        let mut active = self.active_hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        active.len() < MAX_POLLED_HOSTS && active.insert(host)
-    }
-
-    fn deactivate(&self, host: HostId) {
-        self.active_hosts.lock().unwrap_or_else(PoisonError::into_inner).remove(&host);
     }
 
     /// Collects a host until its pages are closed, collections are disabled, or one fails.
@@ -113,5 +125,24 @@ impl OnDemandPoller {
         let row = ServerRow::get(&*self.store, host.0).await.ok().flatten()?;
         let is_enabled = row.enabled && row.blocked_reason.is_none();
         (is_enabled && !CollectionJobs::is_paused(&*self.store).await.unwrap_or(true)).then_some(row)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Review of the shares: an account with many open pages took the polls of the others.
+    #[test]
+    fn polled_hosts_are_bounded_per_account() {
+        let polled = PolledHosts::default();
+        let (one, other): (Arc<ClientShare>, Arc<ClientShare>) = Default::default();
+        let hosts: Vec<HostId> = (0..30).map(|_| HostId::generate()).collect();
+        let added: Vec<bool> = hosts.iter().map(|host| polled.add(*host, &[one.clone()])).collect();
+        assert_eq!(added.iter().filter(|added| **added).count(), limits::MAX_POLLED_HOSTS_PER_ACCOUNT);
+        assert!(!polled.add(hosts[0], &[other.clone()]), "the host is polled already");
+        assert!(polled.add(hosts[29], &[one.clone(), other]), "another account views the host too");
+        polled.remove(hosts[0]);
+        assert!(polled.add(hosts[28], &[one]));
     }
 }

@@ -243,8 +243,9 @@ pub enum LiveMessage {
     Tick { id: u32, hosts: Vec<TickEntry> },
     /// Open incidents by severity. `revision` increases when alerts change.
     IncidentCounts { revision: u64, info: usize, warning: usize, critical: usize },
-    /// Number of snapshots dropped because the client was too slow. A new subscription backfills them.
-    Lagged { dropped: u64 },
+    /// Number of snapshots dropped because the client was too slow; absent for accounts that do not see all hosts. A new
+    /// subscription backfills them.
+    Lagged { dropped: Option<u64> },
     /// Response to a ping.
     Pong { ping: u32 },
     /// Error of a client message.

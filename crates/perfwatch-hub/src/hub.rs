@@ -438,7 +438,7 @@ async fn prune_loop(app: Arc<App>, cache: Arc<Cache>) {
         tokio::select! {
             () = app.stop.cancelled() => return,
             _ = ticks.tick() => {
-                app.live_feed.prune(app.clock.wall_ms());
+                app.live_feed.prune(app.clock.as_ref());
                 app.pipeline.prune();
                 app.rate_limiters.prune();
                 cache.prune();

@@ -225,17 +225,17 @@ impl Connection {
 
     async fn on_message(&mut self, message: Option<Result<Message, axum::Error>>) -> Result<(), CloseReason> {
         self.last_received = Instant::now();
-        pause(self.message_delay(0)).await;
+        // The end of a connection is not work of a message; it releases resources at once.
+        if matches!(&message, Some(Ok(message)) if !matches!(message, Message::Close(_))) {
+            pause(self.message_delay(0)).await;
+        }
         match message {
             None | Some(Ok(Message::Close(_))) => Err(CloseReason::ClientClosed),
             Some(Err(error)) => {
-                // The library has one error for a lost connection and for a message above the limit.
                 tracing::debug!(error = %error, "failed to read from a WebSocket");
-                Err(if error.to_string().contains("too long") {
-                    CloseReason::ProtocolError
-                } else {
-                    CloseReason::ClientClosed
-                })
+                // The library has one error for a lost connection and for a message above the limit.
+                let is_too_long = error.to_string().contains("too long");
+                Err(if is_too_long { CloseReason::ProtocolError } else { CloseReason::ClientClosed })
             }
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
             Some(Ok(Message::Binary(_))) => {
@@ -431,7 +431,9 @@ impl Connection {
         let dropped = dropped + self.broadcast_rx.len() as u64;
         self.state.record_dropped(dropped);
         self.broadcast_rx = self.broadcast_rx.resubscribe();
-        self.send_text(message::lagged(dropped).into()).await?;
+        // The number includes snapshots of all hosts.
+        let visible = self.identity.host_tags.is_empty().then_some(dropped);
+        self.send_text(message::lagged(visible).into()).await?;
         for published in self.app.live_feed.latest_per_host() {
             self.send_snapshot(published).await?;
         }
@@ -457,9 +459,7 @@ impl Connection {
         let (code, text) = match reason {
             CloseReason::ClientClosed => return,
             CloseReason::SendTimeout => (close_code::POLICY, "client too slow"),
-            CloseReason::TooManyUnsent => {
-                (close_code::AGAIN, "limit_reached: clients of your account receive too slowly")
-            }
+            CloseReason::TooManyUnsent => (close_code::AGAIN, "limit_reached: your clients are too slow"),
             CloseReason::PingTimeout => (close_code::POLICY, "ping timeout"),
             CloseReason::ProtocolError => (close_code::POLICY, "protocol error"),
             CloseReason::Revoked => (CLOSE_UNAUTHORIZED, "access revoked"),

@@ -5,7 +5,7 @@ use perfwatch_model::limit_table::{self, Limit};
 use perfwatch_model::limits;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Resource of an account in the live stream.
@@ -21,10 +21,12 @@ pub enum LiveResource {
     Encodings,
     /// Memory of messages that clients did not receive yet, in bytes.
     Unsent,
+    /// Agentless hosts that are polled because the account has their page open.
+    PolledHosts,
 }
 
 impl LiveResource {
-    const KINDS_LEN: usize = 5;
+    const KINDS_LEN: usize = 6;
 
     fn max(self) -> usize {
         match self {
@@ -33,6 +35,7 @@ impl LiveResource {
             Self::Subscriptions => limits::MAX_SUBSCRIPTION_BYTES_PER_ACCOUNT,
             Self::Encodings => limits::MAX_ENCODING_BYTES_PER_ACCOUNT,
             Self::Unsent => limits::MAX_UNSENT_BYTES_PER_ACCOUNT,
+            Self::PolledHosts => limits::MAX_POLLED_HOSTS_PER_ACCOUNT,
         }
     }
 
@@ -43,6 +46,7 @@ impl LiveResource {
             Self::Subscriptions => &limit_table::SUBSCRIPTION_MEMORY,
             Self::Encodings => &limit_table::ENCODING_MEMORY,
             Self::Unsent => &limit_table::UNSENT_MESSAGES,
+            Self::PolledHosts => &limit_table::POLLED_HOSTS_PER_ACCOUNT,
         }
     }
 }
@@ -63,14 +67,20 @@ struct MessagePace {
 }
 
 impl MessagePace {
+    const UNITS_PER_SECOND: f64 = limits::MAX_CLIENT_MESSAGE_UNITS_PER_SECOND as f64;
+
     /// Takes units of work. Returns how long the client waits first.
     fn charge(&mut self, units: f64, now: Duration) -> Duration {
-        let per_second = f64::from(limits::MAX_CLIENT_MESSAGE_UNITS_PER_SECOND);
-        let elapsed = now.saturating_sub(self.updated).as_secs_f64();
-        self.units = (self.units - elapsed * per_second).max(0.0) + units;
+        self.units = self.unpaid(now) + units;
         self.updated = self.updated.max(now);
         let excess = self.units - f64::from(limits::MAX_CLIENT_MESSAGE_UNITS);
-        Duration::from_secs_f64((excess / per_second).max(0.0))
+        Duration::from_secs_f64((excess / Self::UNITS_PER_SECOND).max(0.0))
+    }
+
+    /// Units that are not paid back.
+    fn unpaid(&self, now: Duration) -> f64 {
+        let elapsed = now.saturating_sub(self.updated).as_secs_f64();
+        (self.units - elapsed * Self::UNITS_PER_SECOND).max(0.0)
     }
 }
 
@@ -113,6 +123,12 @@ impl ClientShare {
         delay
     }
 
+    /// Returns whether the account would get the same share if it were created again.
+    fn is_unused(self: &Arc<Self>, now: Duration) -> bool {
+        let pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::strong_count(self) == 1 && pace.unpaid(now) <= 0.0
+    }
+
     /// Used amount of a resource.
     #[cfg(test)]
     pub(crate) fn used(&self, resource: LiveResource) -> usize {
@@ -120,26 +136,21 @@ impl ClientShare {
     }
 }
 
-/// Shares of all accounts with clients.
+/// Shares of all accounts with clients, or with work that is not paid back: an account that closes its last socket
+/// is not faster with the next.
 #[derive(Debug, Default)]
-pub struct ClientShares(Mutex<HashMap<String, Weak<ClientShare>>>);
+pub struct ClientShares(Mutex<HashMap<String, Arc<ClientShare>>>);
 
 impl ClientShares {
     /// Share of a principal.
     pub fn get(&self, principal: String) -> Arc<ClientShare> {
-        let mut shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(share) = shares.get(&principal).and_then(Weak::upgrade) {
-            return share;
-        }
-        let share = Arc::default();
-        shares.insert(principal, Arc::downgrade(&share));
-        share
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(principal).or_default().clone()
     }
 
     /// Removes shares without clients.
-    pub(crate) fn prune(&self) {
+    pub(crate) fn prune(&self, now: Duration) {
         let mut shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        shares.retain(|_, share| share.strong_count() > 0);
+        shares.retain(|_, share| !share.is_unused(now));
     }
 }
 
@@ -163,6 +174,23 @@ mod tests {
         assert_eq!(one.pace_message(0, 2 * second), Duration::ZERO);
     }
 
+    /// Review of the shares: the pace of an account started anew when it closed its last socket.
+    #[test]
+    fn pace_outlives_the_clients_of_an_account() {
+        let shares = ClientShares::default();
+        let second = Duration::from_secs(1);
+        for _ in 0..limits::MAX_CLIENT_MESSAGE_UNITS {
+            assert_eq!(shares.get("one".into()).pace_message(0, second), Duration::ZERO);
+            shares.prune(second);
+        }
+        assert_eq!(shares.get("one".into()).pace_message(0, second), Duration::from_millis(5));
+        // 4,001 units are paid back after 20.005 s.
+        shares.prune(21 * second);
+        assert_eq!(shares.0.lock().unwrap().len(), 1);
+        shares.prune(22 * second);
+        assert_eq!(shares.0.lock().unwrap().len(), 0);
+    }
+
     /// Finding M1: an account above its share is refused alone, and may use what it released.
     #[test]
     fn shares_are_bounded_per_account_and_released() {
@@ -177,7 +205,7 @@ mod tests {
         drop(sockets);
         assert_eq!((one.used(LiveResource::Sockets), one.used(LiveResource::Unsent)), (0, 0));
         drop(one);
-        shares.prune();
+        shares.prune(Duration::ZERO);
         assert_eq!(shares.0.lock().unwrap().len(), 1);
     }
 }

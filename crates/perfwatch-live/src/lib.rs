@@ -30,21 +30,21 @@ pub use published::PublishedSnapshot;
 pub use subscription::Subscription;
 
 use client_share::ClientShares;
-use perfwatch_model::{HostId, Snapshot, limits};
+use perfwatch_model::{Clock, HostId, Snapshot, limits};
 use perfwatch_store::{HostRecord, SharePrincipal};
 use recent_window::RecentWindow;
 use selection::Selections;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast;
-use viewers::ViewerCounts;
+use viewers::Viewers;
 
 /// Fan-out of accepted snapshots to live clients.
 pub struct LiveFeed {
     window: RecentWindow,
     broadcast: broadcast::Sender<Arc<PublishedSnapshot>>,
     selections: Selections,
-    viewers: ViewerCounts,
+    viewers: Viewers,
     client_shares: ClientShares,
 }
 
@@ -54,7 +54,7 @@ impl Default for LiveFeed {
             window: RecentWindow::default(),
             broadcast: broadcast::Sender::new(limits::BROADCAST_CAPACITY),
             selections: Selections::default(),
-            viewers: ViewerCounts::default(),
+            viewers: Viewers::default(),
             client_shares: ClientShares::default(),
         }
     }
@@ -114,8 +114,8 @@ impl LiveFeed {
         &self.selections
     }
 
-    /// Viewer counts of all hosts.
-    pub fn viewers(&self) -> &ViewerCounts {
+    /// Viewers of all hosts.
+    pub fn viewers(&self) -> &Viewers {
         &self.viewers
     }
 
@@ -129,10 +129,10 @@ impl LiveFeed {
         self.window.remove(host);
     }
 
-    /// Removes snapshots that are older than the recent window, and unused selections.
-    pub fn prune(&self, now_ms: i64) {
-        self.window.prune(now_ms);
+    /// Removes snapshots that are older than the recent window, unused selections and unused shares.
+    pub fn prune(&self, clock: &dyn Clock) {
+        self.window.prune(clock.wall_ms());
         self.selections.prune();
-        self.client_shares.prune();
+        self.client_shares.prune(clock.monotonic());
     }
 }

@@ -206,10 +206,13 @@ pub fn chunk_by_size<T>(entries: &[T], size: fn(&T) -> usize) -> impl Iterator<I
     })
 }
 
-/// Notice to a slow client, with the number of snapshots that were not sent. A new subscription backfills
-/// them.
-pub fn lagged(dropped: u64) -> String {
-    format!("{{\"type\":\"lagged\",\"dropped\":{dropped}}}")
+/// Notice to a slow client, with the number of snapshots that were not sent, if the client may see all of them. A new
+/// subscription backfills them.
+pub fn lagged(dropped: Option<u64>) -> String {
+    match dropped {
+        Some(dropped) => format!("{{\"type\":\"lagged\",\"dropped\":{dropped}}}"),
+        None => "{\"type\":\"lagged\"}".to_owned(),
+    }
 }
 
 /// Response to a `ping`, with its number.

@@ -50,7 +50,7 @@ impl Subscription {
         let reservation = share.reserve(LiveResource::Subscriptions, bytes)?;
         let selection = feed.selections().get(metrics, processes, share)?;
         let single = hosts.as_ref().filter(|hosts| hosts.len() == 1).and_then(|hosts| hosts.iter().next());
-        let viewer = single.map(|host| feed.viewers().add(*host));
+        let viewer = single.map(|host| feed.viewers().add(*host, share));
         Some(Self {
             selection,
             hosts,

@@ -182,6 +182,9 @@ limits! {
     /// Alerts of a host in all phases.
     ALERTS_PER_HOST: "alerts_per_host", count(limits::MAX_ALERTS_PER_HOST), Host,
         "rules are not evaluated for further instances of the host";
+    /// Entries of an account or a token in the timeline of an incident.
+    INCIDENT_ENTRIES: "incident_entries", LimitValue::Count(limits::MAX_INCIDENT_ENTRIES_PER_ACTOR as u64), Account,
+        "`409 too_many_entries` for comments and acknowledgments of this incident";
     /// Use of the storage by a host.
     STORAGE_SHARE: "storage_share", LimitValue::Percent(limits::MAX_EQUAL_SHARE_PERCENT), Host,
         "when `hub.disk_budget` is short, its data is deleted first; percent of an equal share of all hosts. \
@@ -270,6 +273,12 @@ limits! {
     /// Work for messages of the WebSocket clients of an account.
     CLIENT_MESSAGES: "client_messages", LimitValue::PerSecond(limits::MAX_CLIENT_MESSAGE_UNITS_PER_SECOND as u64),
         Account, "messages are read later; 4,000 at once, and a backfill counts one more per 500 hosts";
+    /// Agentless hosts that are polled because their page is open.
+    POLLED_HOSTS: "polled_hosts", count(limits::MAX_POLLED_HOSTS), Hub,
+        "the host is collected at its interval only";
+    /// Agentless hosts that are polled because an account has their page open.
+    POLLED_HOSTS_PER_ACCOUNT: "polled_hosts_per_account", count(limits::MAX_POLLED_HOSTS_PER_ACCOUNT), Account,
+        "the host is collected at its interval only";
     /// Memory of the subscriptions of an account.
     SUBSCRIPTION_MEMORY: "subscription_memory", bytes(limits::MAX_SUBSCRIPTION_BYTES_PER_ACCOUNT), Account,
         "error message `limit_reached`";

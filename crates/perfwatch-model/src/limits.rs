@@ -95,6 +95,9 @@ pub const NEW_HOST_PERIOD_MS: i64 = 7 * 86_400_000;
 /// Maximum number of alerts of a host, in all phases: each filesystem and interface of the largest host has
 /// some.
 pub const MAX_ALERTS_PER_HOST: usize = 65_536;
+/// Maximum number of entries in the timeline of an incident by a single account or token: comments, and changes of the
+/// acknowledgment.
+pub const MAX_INCIDENT_ENTRIES_PER_ACTOR: i64 = 200;
 /// Maximum number of submissions of many values that are processed at a time, off the serving threads.
 pub const MAX_LARGE_SUBMISSIONS: usize = 4;
 /// Maximum number of renames of a host within an hour: each is recorded in the audit log.
@@ -140,6 +143,10 @@ pub const MAX_CLIENT_MESSAGE_UNITS: u32 = 4_000;
 pub const MAX_CLIENT_MESSAGE_UNITS_PER_SECOND: u32 = 200;
 /// Hosts of a backfill that take one unit.
 pub const MAX_HOSTS_PER_MESSAGE_UNIT: usize = 500;
+/// Maximum number of agentless hosts that are polled at the same time because their page is open.
+pub const MAX_POLLED_HOSTS: usize = 100;
+/// Maximum number of them that an account has open first.
+pub const MAX_POLLED_HOSTS_PER_ACCOUNT: usize = 25;
 /// Maximum memory of the subscriptions of an account: 25 pages with all hosts of a fleet of 4,000.
 pub const MAX_SUBSCRIPTION_BYTES_PER_ACCOUNT: usize = 16 << 20;
 /// Maximum memory of the encodings that are cached for the selections of an account.

@@ -3430,7 +3430,7 @@ export interface components {
             warning: number;
         } | {
             /** Format: int64 */
-            dropped: number;
+            dropped?: number | null;
             /** @enum {string} */
             type: "lagged";
         } | {

@@ -91,12 +91,12 @@ fn backfill(
     request: &PollQuery,
 ) -> Result<Vec<String>, ApiError> {
     let id = host_access::host(app, identity, name)?.record.id;
-    let (viewer, stop) = (app.live_feed.viewers().add(id), app.stop.clone());
+    let share = app.live_feed.client_shares().get(identity.share_key());
+    let (viewer, stop) = (app.live_feed.viewers().add(id, &share), app.stop.clone());
     app.tasks.spawn(async move {
         let _ = tokio::time::timeout(VIEWER_TIMEOUT, stop.cancelled()).await;
         drop(viewer);
     });
-    let share = app.live_feed.client_shares().get(identity.share_key());
     let selection = app.live_feed.selections().get(request.metrics.clone(), request.processes, &share);
     let selection = selection
         .ok_or_else(|| ApiError::too_many("too many different selections of your account", VIEWER_TIMEOUT))?;

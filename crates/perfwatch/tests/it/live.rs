@@ -1,5 +1,6 @@
 //! WebSocket: one message per tick, subscriptions, slow clients, no leaks.
 
+use crate::access::add_user;
 use crate::support::{TestHub, eventually, now_ms};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
@@ -16,8 +17,12 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 async fn connect(hub: &TestHub) -> Socket {
+    connect_with(hub, &hub.token).await
+}
+
+async fn connect_with(hub: &TestHub, token: &str) -> Socket {
     let mut request = format!("ws://{}/api/ws/metrics", hub.address).into_client_request().unwrap();
-    request.headers_mut().insert("authorization", format!("Bearer {}", hub.token).parse().unwrap());
+    request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
     connect_async(request).await.unwrap().0
 }
 
@@ -225,10 +230,17 @@ fn disconnected_clients_release_resources() {
     let no_rate_limit = [("PERFWATCH_HUB_LIMITS_API_REQUESTS_PER_SECOND", "100000")];
     let hub = TestHub::start_with_env(folder.path(), &["hub", "--listen", "127.0.0.1:0"], &no_rate_limit);
     post(&hub, "a", now_ms(), 1.0);
+    // Messages of an account are paced: an account may send 4,000 at once.
+    let users = [("vera", "viewer-password-1"), ("vito", "viewer-password-2")];
+    let tokens = users.map(|user| {
+        add_user(&hub, user, "viewer", &[]);
+        hub.create_token(user, "viewer")
+    });
+    let tokens = [&hub.token, &tokens[0], &tokens[1]];
     let cycle = |count: usize| {
         block_on(async {
             let connect_and_leave = async |n: usize| {
-                let mut socket = connect(&hub).await;
+                let mut socket = connect_with(&hub, tokens[n % tokens.len()]).await;
                 send_message(
                     &mut socket,
                     json!({ "subscribe": { "hosts": ["a"], "metrics": ["cpu.usage"], "backfill_s": 300 } }),
