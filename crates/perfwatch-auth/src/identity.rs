@@ -174,6 +174,15 @@ impl Identity {
         self.account_id().map_or_else(|| self.actor_name(), |account| format!("account {account}"))
     }
 
+    /// Number of objects of a kind up to which the identity may create more, of a maximum for the whole hub. The last
+    /// quarter is left to administrators of all hosts, who can also delete what fills the rest.
+    pub fn max_objects(&self, max: usize) -> usize {
+        match self.role == Some(Role::Admin) && self.host_tags.is_empty() {
+            true => max,
+            false => max - max / 4,
+        }
+    }
+
     /// Key of the shares of new hosts that the identity creates by sending for them: each token has its own.
     pub fn creator_key(&self) -> String {
         match &self.principal {

@@ -35,12 +35,13 @@ pub fn catch_panics<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Rout
     router.layer(CatchPanicLayer::custom(panicked))
 }
 
-/// Forbids caching of API responses: they depend on the caller.
+/// Forbids caching of responses that depend on the caller.
 async fn no_store_headers(request: Request, next: Next) -> Response {
-    let is_api =
-        request.uri().path().starts_with("/api/v1/") || request.uri().path().starts_with("/api/metrics/");
+    let path = request.uri().path();
+    let depends_on_caller =
+        path.starts_with("/api/v1/") || path.starts_with("/api/metrics/") || path == "/metrics";
     let mut response = next.run(request).await;
-    if is_api && !response.headers().contains_key(header::CACHE_CONTROL) {
+    if depends_on_caller && !response.headers().contains_key(header::CACHE_CONTROL) {
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
     response

@@ -1,7 +1,7 @@
 //! Parameters of requests: pairs of a query string, times and ranges, names and tags.
 
 use crate::error::ApiError;
-use perfwatch_model::printable::is_hidden;
+use perfwatch_model::printable::{is_hidden, is_unprintable};
 use perfwatch_model::{HostId, time_expression};
 use perfwatch_store::HostRecord;
 
@@ -33,6 +33,19 @@ pub fn validate_label(text: &str) -> Result<String, ApiError> {
         return Err(ApiError::unprocessable("invalid_name", "name must have 1 to 100 bytes"));
     }
     Ok(label.to_owned())
+}
+
+/// Validates a comment: a text of several lines without other control characters. White space around it is removed.
+///
+/// # Errors
+/// Returns `invalid_comment` for a longer comment, and for control characters.
+pub fn validate_comment(text: &str, max_bytes: usize) -> Result<String, ApiError> {
+    let comment = text.trim();
+    if comment.len() > max_bytes || comment.contains(is_unprintable) {
+        let message = format!("a comment must have at most {max_bytes} bytes and no control characters");
+        return Err(ApiError::unprocessable("invalid_comment", message));
+    }
+    Ok(comment.to_owned())
 }
 
 /// Validates tags such as `environment=production` or `web`; sorts them and removes duplicates.
@@ -111,6 +124,18 @@ mod tests {
         assert_eq!(time_ms("from", "9223372036854775000", now).unwrap_err().code(), "invalid_time");
         assert!(range(Some("-1h"), Some("-2h"), now).is_err());
         assert_eq!(range(None, None, now).unwrap(), (now - 3_600_000, now));
+    }
+
+    #[test]
+    fn comments_are_bounded_and_printable() {
+        for (comment, expected) in [
+            (" two\nlines ", Some("two\nlines")),
+            ("12345678901", None),
+            ("\x1b[2J", None),
+            ("a\u{202e}b", None),
+        ] {
+            assert_eq!(validate_comment(comment, 10).ok().as_deref(), expected, "{comment:?}");
+        }
     }
 
     #[test]

@@ -13,6 +13,13 @@ pub fn is_hidden(c: char) -> bool {
             | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
+/// Returns whether a character must not occur in a text of several lines, such as a comment: a control character that
+/// is no white space, or a character that reorders the text around it. Joiners of scripts and emoji are allowed.
+pub fn is_unprintable(c: char) -> bool {
+    (c.is_control() && !matches!(c, '\t' | '\n' | '\r'))
+        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Text without hidden characters: white space becomes a space, any other is written as its escape
 /// (`\u{1b}`), so that texts that differ stay different.
 pub fn printable(text: &str) -> Cow<'_, str> {
@@ -64,5 +71,15 @@ mod tests {
             assert!(!printable(text).contains(is_hidden));
         }
         assert_eq!(printable_within("ab\x1b", 4), "ab\\u");
+    }
+
+    #[test]
+    fn comments_have_lines_and_no_control_characters() {
+        for text in ["line 1\r\n\tline 2", "👨\u{200d}👩\u{200d}👧", "می\u{200c}خواهم"] {
+            assert!(!text.contains(is_unprintable), "{text}");
+        }
+        for text in ["\x1b[31m", "a\u{0}", "exe\u{202e}gpj", "\u{2066}x", "\u{9b}31m"] {
+            assert!(text.contains(is_unprintable), "{text:?}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use crate::condition::Condition;
 use crate::window::Aggregate;
 use perfwatch_model::HumanDuration;
-use perfwatch_model::printable::is_hidden;
+use perfwatch_model::printable::{is_hidden, is_unprintable};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -141,8 +141,8 @@ impl Rule {
         if self.name.trim().is_empty() || self.name.len() > 100 || self.name.contains(is_hidden) {
             return invalid("name", "must have 1 to 100 bytes and no control characters");
         }
-        if self.runbook.len() > 4_000 {
-            return invalid("runbook", "must have at most 4,000 bytes");
+        if self.runbook.len() > 4_000 || self.runbook.contains(is_unprintable) {
+            return invalid("runbook", "must have at most 4,000 bytes and no control characters");
         }
         if self.hosts.hosts.len() > 1_000 || self.hosts.tags.len() + self.hosts.exclude_tags.len() > 100 {
             return invalid("hosts", "must have at most 1,000 hosts and 100 tags");

@@ -299,7 +299,7 @@ pub enum AlertFilter {
     Incident(Uuid),
     /// Alerts of a host that fired or ended in a time range.
     Host(Uuid, i64, i64),
-    /// Alerts of all hosts that fire, or ended at or after a time; the newest, up to a number.
+    /// Alerts of all hosts that fire, or ended at or after a time; the newest of each host, up to a number in total.
     Since(i64, i64),
 }
 
@@ -356,8 +356,12 @@ impl AlertRow {
                 vec![host.into(), from_ms.into(), to_ms.into()],
             ),
             AlertFilter::Since(from_ms, limit) => (
+                // A host with many alerts does not displace the alerts of others.
                 select_alerts!(
-                    "firing_key IS NOT NULL OR resolved_ms >= $1 ORDER BY fired_ms DESC, id LIMIT $2"
+                    "id IN (SELECT id FROM (SELECT id, fired_ms, ROW_NUMBER() OVER \
+                     (PARTITION BY host ORDER BY fired_ms DESC, id) AS number FROM alert \
+                     WHERE firing_key IS NOT NULL OR resolved_ms >= $1) AS numbered \
+                     ORDER BY number, fired_ms DESC, id LIMIT $2) ORDER BY fired_ms DESC, id"
                 ),
                 vec![from_ms.into(), limit.into()],
             ),
@@ -452,6 +456,16 @@ impl IncidentEventRow {
             })
         };
         store.query(sql, vec![incident.into()]).await?.into_iter().rev().map(read).collect()
+    }
+
+    /// Number of entries of an actor in the timeline of an incident.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the database cannot be read.
+    pub async fn count_of_actor(store: &dyn Store, incident: Uuid, actor: &str) -> Result<i64, StoreError> {
+        let sql = "SELECT COUNT(*) FROM incident_event WHERE incident = $1 AND actor = $2";
+        let rows = store.query(sql, vec![incident.into(), actor.into()]).await?;
+        rows.into_iter().next().map_or(Ok(0), |row| RowReader::new(row).int())
     }
 }
 

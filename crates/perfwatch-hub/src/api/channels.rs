@@ -174,7 +174,8 @@ fn keep_secrets(
     settings: &mut BTreeMap<String, String>,
 ) -> Result<(), ApiError> {
     let is_moved = kind.fields.iter().any(|field| {
-        let is_server = matches!(field.name, "server" | "url");
+        // A port may belong to another program, and without TLS a secret is sent to everyone on the way.
+        let is_server = matches!(field.name, "server" | "url" | "port" | "security");
         // A secret URL that is missing in the request stays the same.
         let is_given = !field.secret || settings.contains_key(field.name);
         is_server && is_given && saved.settings.get(field.name) != settings.get(field.name)

@@ -252,7 +252,7 @@ pub(crate) async fn resume(
 }
 
 /// Selection of the finished jobs to delete.
-#[derive(Deserialize, ToSchema)]
+#[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CleanQueueRequest {
     /// `completed` or `failed`; default: both.
@@ -281,7 +281,8 @@ pub(crate) async fn clean(
         }
     };
     let tx = Transaction::build(|tx| tx.collection_jobs().purge(completed_before_ms, failed_before_ms));
-    app.agentless.commit(tx, (&actor, actor.audit("queue.clean", "queue".to_owned()))).await?;
+    let entry = actor.audit_change("queue.clean", "queue".to_owned(), None, Some(&request));
+    app.agentless.commit(tx, (&actor, entry)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -135,8 +135,8 @@ fn not_found<D: Definition>() -> ApiError {
 }
 
 /// Error of a definition above the maximum number.
-pub(super) fn limit_reached<D: Definition>() -> ApiError {
-    ApiError::conflict("limit_reached", format!("at most {} {}s are allowed", D::MAX_COUNT, D::NAME))
+pub(super) fn limit_reached<D: Definition>(max_count: usize) -> ApiError {
+    ApiError::conflict("limit_reached", format!("at most {max_count} {}s are allowed", D::NAME))
 }
 
 /// Definition with the id of a request path.
@@ -197,6 +197,7 @@ async fn save<D: Definition>(
     definition: &D,
     is_new: bool,
 ) -> Result<Arc<D>, ApiError> {
+    let max_count = act.0.identity.max_objects(D::MAX_COUNT);
     let change = |state: &AlertingSnapshot, now_ms: i64| {
         let mut definitions = state.definitions.clone();
         let list = D::list_mut(&mut definitions);
@@ -218,8 +219,8 @@ async fn save<D: Definition>(
         obsolete.for_each(|stored| tx.definitions(D::KIND).delete(stored.id()));
         list.retain(|stored| !is_obsolete(stored));
         // Managed rules may exceed the limit; existing definitions remain editable.
-        if is_new && list.len() > D::MAX_COUNT {
-            return Err(limit_reached::<D>());
+        if is_new && list.len() > max_count {
+            return Err(limit_reached::<D>(max_count));
         }
         tx.definitions(D::KIND).upsert(saved.id(), &to_json(&*saved));
         Ok((StateChange { definitions: Some(definitions), tx, incidents: None }, saved))

@@ -195,7 +195,8 @@ pub(crate) async fn create_enrollment_token(
         host,
     };
     let guard = app.directory.begin_write(&actor).await?;
-    if app.directory.snapshot().enrollment_tokens.len() >= MAX_ENROLLMENT_TOKENS {
+    let max_tokens = actor.identity.max_objects(MAX_ENROLLMENT_TOKENS);
+    if app.directory.snapshot().enrollment_tokens.len() >= max_tokens {
         return Err(ApiError::conflict(
             "too_many_enrollment_tokens",
             "the limit of enrollment tokens is reached; revoke some first",

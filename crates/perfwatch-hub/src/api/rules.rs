@@ -220,7 +220,7 @@ fn parse_rules(text: &str) -> Result<RuleImport, ApiError> {
         .map_err(|error| ApiError::unprocessable("invalid_rules", error.to_string()))?;
     // Before the lock of the definitions is taken.
     if file.rules.len() > MAX_RULES {
-        return Err(definitions::limit_reached::<Rule>());
+        return Err(definitions::limit_reached::<Rule>(MAX_RULES));
     }
     for rule in &file.rules {
         rule.validate()
@@ -246,12 +246,14 @@ pub(crate) async fn import(
     let principal = actor.identity.share_key();
     let work = WorkRequest { kind: WorkKind::Bundle, principal: &principal, input_bytes: text.len() };
     let file = app.alerting.workers().run(work, move |_| parse_rules(&text)).await??;
-    let entry = actor.audit("rule.import", format!("{} rules", file.rules.len()));
+    let names: Vec<&str> = file.rules.iter().map(|rule| rule.name.as_str()).collect();
+    let entry = actor.audit_change("rule.import", format!("{} rules", file.rules.len()), None, Some(&names));
+    let max_rules = actor.identity.max_objects(MAX_RULES);
     let change = |state: &AlertingSnapshot, _: i64| {
         let (mut definitions, mut tx) = (state.definitions.clone(), Transaction::default());
         let counts = definitions.import_rules(&file.rules, &mut tx);
-        if definitions.rules.len() > MAX_RULES {
-            return Err(definitions::limit_reached::<Rule>());
+        if counts.created > 0 && definitions.rules.len() > max_rules {
+            return Err(definitions::limit_reached::<Rule>(max_rules));
         }
         Ok((StateChange { definitions: Some(definitions), tx, incidents: None }, counts))
     };

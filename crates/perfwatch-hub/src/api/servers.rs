@@ -26,7 +26,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// Maximum number of servers per hub.
-const MAX_SERVERS: usize = perfwatch_agentless::import::MAX_ENTRIES;
+pub(super) const MAX_SERVERS: usize = perfwatch_agentless::import::MAX_ENTRIES;
 
 /// Visible servers, sorted by name.
 #[derive(Serialize, ToSchema)]
@@ -231,11 +231,10 @@ pub(crate) async fn create_server(
     let row = planned.map_err(|error| change_error(&error))?;
     let guard = app.directory.begin_write(&actor).await?;
     let table = app.agentless.server_table().await?;
-    if table.count() >= MAX_SERVERS {
-        return Err(ApiError::conflict(
-            "limit_reached",
-            format!("at most {MAX_SERVERS} servers are allowed"),
-        ));
+    let max_servers = actor.identity.max_objects(MAX_SERVERS);
+    if table.count() >= max_servers {
+        let message = format!("at most {max_servers} servers are allowed");
+        return Err(ApiError::conflict("limit_reached", message));
     }
     ensure_name_free(&app, &table, &server.name, None)?;
     let entry = actor.audit_change("server.create", format!("server {}", server.name), None, Some(&server));
@@ -371,14 +370,16 @@ pub(crate) async fn delete_server(
         return Err(ApiError::conflict("server_in_use", format!("the server is a jump host of {name}")));
     }
     let host = HostId(row.id);
-    let name = Server::from_row(&row).map(|server| server.name).unwrap_or_default();
+    let server = Server::from_row(&row);
+    let name = server.as_ref().map(|server| server.name.as_str()).unwrap_or_default();
+    let entry = actor.audit_change("server.delete", format!("server {name}"), server.as_ref(), None);
     let mut tx = Transaction::default();
     tx.servers().delete(row.id);
     hosts::delete_tags_and_last_seen(&mut tx, host);
     if app.hosts.get(host).is_some() {
         tx.hosts().delete(host);
     }
-    guard.commit(tx, Some(actor.audit("server.delete", format!("server {name}")))).await?;
+    guard.commit(tx, Some(entry)).await?;
     hosts::evict_host(&app, host);
     app.agentless.notify_changed(Some(row.id));
     Ok(StatusCode::NO_CONTENT)

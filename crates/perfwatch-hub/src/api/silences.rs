@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use perfwatch_alerting::{MAX_SILENCES, visible_silence};
 use perfwatch_auth::Identity;
 use perfwatch_http::body::JsonBody;
+use perfwatch_http::params::validate_comment;
 use perfwatch_http::{ApiError, Audited, Caller};
 use perfwatch_rules::silence::{Matcher, Silence};
 use perfwatch_rules::weekly_window::WeeklyWindow;
@@ -17,6 +18,8 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use utoipa::ToSchema;
 use uuid::Uuid;
+
+const MAX_COMMENT_BYTES: usize = 1_000;
 
 /// Silence with its current state.
 #[derive(Serialize, ToSchema)]
@@ -101,13 +104,10 @@ fn validate(request: SilenceRequest, id: Uuid, created_by: String, now_ms: i64) 
     if matcher.hosts.len() > 1_000 || matcher.tags.len() > 100 || matcher.rules.len() > MAX_SILENCES {
         return Err(invalid("too many hosts, tags or rules".to_owned()));
     }
-    if request.comment.len() > 1_000 {
-        return Err(invalid("comment must have at most 1,000 bytes".to_owned()));
-    }
     Ok(Silence {
         id,
         matcher: request.matcher,
-        comment: request.comment.trim().to_owned(),
+        comment: validate_comment(&request.comment, MAX_COMMENT_BYTES)?,
         created_by,
         created_ms: now_ms,
         starts_ms,

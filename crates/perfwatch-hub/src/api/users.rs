@@ -9,7 +9,7 @@ use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_auth::password;
 use perfwatch_auth::revocation::{ends_credentials, revoke_derived, revoke_enrollment_tokens};
 use perfwatch_http::body::JsonBody;
-use perfwatch_http::{ApiError, Audited, params};
+use perfwatch_http::{ApiError, Audited, Caller, params};
 use perfwatch_store::Transaction;
 use perfwatch_store::accounts::{Account, Role};
 use serde::{Deserialize, Serialize};
@@ -75,9 +75,15 @@ fn authorize_scope(actor: &Actor, host_tags: &[String]) -> Result<(), ApiError> 
     get, path = "/api/v1/users", tag = "users",
     responses((status = 200, body = UserListResponse)),
 )]
-pub(crate) async fn list_users(State(app): State<Arc<App>>) -> Json<UserListResponse> {
+pub(crate) async fn list_users(
+    State(app): State<Arc<App>>,
+    Caller(identity): Caller,
+) -> Json<UserListResponse> {
     let auth_snapshot = app.directory.snapshot();
-    let mut users: Vec<UserResponse> = auth_snapshot.accounts.values().map(to_response).collect();
+    // An administrator who is limited by tags sees the accounts that they may change.
+    let visible =
+        auth_snapshot.accounts.values().filter(|account| identity.includes_scope(&account.host_tags));
+    let mut users: Vec<UserResponse> = visible.map(|account| to_response(account)).collect();
     users.sort_by(|a, b| a.name.cmp(&b.name));
     Json(UserListResponse { users })
 }

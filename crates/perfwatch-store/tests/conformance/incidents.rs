@@ -18,6 +18,7 @@ conformance! {
     postponed_notification_blocks_no_other,
     notifications_are_counted_by_channel_and_state,
     host_last_seen_is_replaced,
+    recent_alerts_are_shared_by_hosts,
     state_columns_accept_every_value,
 }
 
@@ -139,6 +140,16 @@ async fn one_incident_is_open_per_group_key(store: &Arc<dyn Store>) {
     let replaced = event(first.id, IncidentEventKind::Fired, "x\u{fffd}");
     let [late, early] = [T0 + 30, T0 + 20].map(|at_ms| acknowledged(&first, at_ms));
     assert_eq!(IncidentEventRow::list(store, first.id).await.unwrap(), [replaced, early, late]);
+    let by_mira =
+        IncidentEventRow { actor: "mira".to_owned(), ..event(first.id, IncidentEventKind::Comment, "x") };
+    apply(store, |tx| tx.incident_events().insert(&by_mira)).await;
+    for (actor, count) in [("mira", 1), ("", 3), ("vera", 0)] {
+        assert_eq!(
+            IncidentEventRow::count_of_actor(store, first.id, actor).await.unwrap(),
+            count,
+            "{actor:?}"
+        );
+    }
     apply(store, |tx| tx.incidents().delete_resolved_before(T0 + 51)).await;
     assert_eq!(IncidentRow::get(store, first.id).await.unwrap(), None);
     assert!(IncidentEventRow::list(store, first.id).await.unwrap().is_empty());
@@ -181,6 +192,24 @@ async fn assert_filters(store: &dyn Store, first: &IncidentRow, second: &Inciden
         let rows = AlertRow::list(store, filter).await.unwrap();
         assert_eq!(rows.iter().map(|row| row.incident).collect::<Vec<_>>(), expected);
     }
+}
+
+/// Review of the shares: alerts of a host displaced the alerts of others.
+async fn recent_alerts_are_shared_by_hosts(store: &Arc<dyn Store>) {
+    let store = &**store;
+    let incidents = ["noisy", "quiet"].map(|key| incident(key, T0));
+    let noisy = (0..5).map(|n| AlertRow {
+        fired_ms: T0 + 100 + n,
+        ..alert(&incidents[0], Uuid::from_u128(9), &n.to_string())
+    });
+    let alerts: Vec<AlertRow> = noisy.chain([alert(&incidents[1], Uuid::from_u128(8), "")]).collect();
+    apply(store, |tx| {
+        incidents.iter().for_each(|incident| tx.incidents().upsert(incident));
+        alerts.iter().for_each(|alert| tx.alerts().insert(alert, None));
+    })
+    .await;
+    let rows = AlertRow::list(store, AlertFilter::Since(T0, 3)).await.unwrap();
+    assert_eq!(rows, [alerts[4].clone(), alerts[3].clone(), alerts[5].clone()]);
 }
 
 fn acknowledged(incident: &IncidentRow, at_ms: i64) -> IncidentEventRow {

@@ -8,18 +8,21 @@ use axum::http::StatusCode;
 use perfwatch_alerting::OpenIncident;
 use perfwatch_auth::Identity;
 use perfwatch_http::body::{JsonBody, OptionalBody};
+use perfwatch_http::params::validate_comment;
 use perfwatch_http::{ApiError, Audited};
-use perfwatch_model::HumanDuration;
+use perfwatch_model::{HumanDuration, limit_table, limits};
 use perfwatch_rules::incident::{Ack, IncidentPhase, NotificationReason};
 use perfwatch_store::incidents::{IncidentEventKind, IncidentEventRow};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+const MAX_COMMENT_BYTES: usize = 4_000;
+
 /// Acknowledgment of an incident.
-#[derive(Default, Deserialize, ToSchema)]
+#[derive(Default, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AckRequest {
     /// Time until the acknowledgment expires; until the incident is resolved if missing.
@@ -53,12 +56,21 @@ async fn require_visible(app: &App, identity: &Identity, id: &str) -> Result<Uui
     Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message))
 }
 
-fn validate_comment(text: &str) -> Result<String, ApiError> {
-    let text = text.trim();
-    match text.len() {
-        0..=4_000 => Ok(text.to_owned()),
-        _ => Err(ApiError::unprocessable("invalid_comment", "at most 4,000 bytes")),
+/// Checks that the caller may add entries to the timeline of an incident.
+///
+/// # Errors
+/// Returns `too_many_entries` for an account or a token with many entries.
+async fn require_entries_left(app: &App, identity: &Identity, id: Uuid) -> Result<(), ApiError> {
+    let count = IncidentEventRow::count_of_actor(app.alerting.store(), id, &identity.actor_name()).await?;
+    if count < limits::MAX_INCIDENT_ENTRIES_PER_ACTOR {
+        return Ok(());
     }
+    limit_table::INCIDENT_ENTRIES.refuse();
+    let message = format!(
+        "you added {} entries to this incident, which is the limit",
+        limits::MAX_INCIDENT_ENTRIES_PER_ACTOR
+    );
+    Err(ApiError::conflict("too_many_entries", &message))
 }
 
 fn require_open(open: &OpenIncident) -> Result<(), ApiError> {
@@ -84,10 +96,11 @@ pub(crate) async fn acknowledge(
     OptionalBody(request): OptionalBody<AckRequest>,
 ) -> Result<StatusCode, ApiError> {
     let id = require_visible(&app, &actor.identity, &id).await?;
+    require_entries_left(&app, &actor.identity, id).await?;
     let request = request.unwrap_or_default();
-    let comment = validate_comment(&request.comment)?;
+    let comment = validate_comment(&request.comment, MAX_COMMENT_BYTES)?;
     let actor_name = actor.identity.actor_name();
-    let entry = actor.audit("incident.acknowledge", format!("incident {id}"));
+    let entry = actor.audit_change("incident.acknowledge", format!("incident {id}"), None, Some(&request));
     let change = |open: &mut OpenIncident, now_ms: i64| {
         require_open(open)?;
         let until_ms = request
@@ -136,6 +149,7 @@ pub(crate) async fn unacknowledge(
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
     let id = require_visible(&app, &actor.identity, &id).await?;
+    require_entries_left(&app, &actor.identity, id).await?;
     let actor_name = actor.identity.actor_name();
     let entry = actor.audit("incident.unacknowledge", format!("incident {id}"));
     let change = |open: &mut OpenIncident, now_ms: i64| {
@@ -172,7 +186,8 @@ pub(crate) async fn comment(
     JsonBody(request): JsonBody<CommentRequest>,
 ) -> Result<StatusCode, ApiError> {
     let id = require_visible(&app, &actor.identity, &id).await?;
-    let text = validate_comment(&request.text)?;
+    require_entries_left(&app, &actor.identity, id).await?;
+    let text = validate_comment(&request.text, MAX_COMMENT_BYTES)?;
     if text.is_empty() {
         return Err(ApiError::unprocessable("invalid_comment", "comment must not be empty"));
     }
