@@ -38,12 +38,29 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// Disk budget in which the history of the honest hosts fits several times.
 const DISK_BUDGET: &str = "256MB";
 
+/// Largest value of a measurement, and its second.
+#[derive(Default, Clone, Copy)]
+struct Peak {
+    value: f64,
+    at_s: u64,
+}
+
+impl Peak {
+    fn add(&mut self, value: f64, at_s: u64) {
+        if value > self.value {
+            *self = Self { value, at_s };
+        }
+    }
+}
+
 /// Health of the hub, sampled beside the load.
 #[derive(Default)]
 struct Health {
+    started: Mutex<Duration>,
     latencies_ms: Mutex<Vec<f64>>,
     failures: Mutex<u64>,
-    max_resident_mb: Mutex<f64>,
+    max_latency_ms: Mutex<Peak>,
+    max_resident_mb: Mutex<Peak>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -58,35 +75,40 @@ impl Health {
             let started = clock.monotonic();
             let result = http.get(format!("{}/healthz", hub.url)).call();
             let elapsed = clock.monotonic().saturating_sub(started);
+            let at_s = started.saturating_sub(*lock(&self.started)).as_secs();
             lock(&self.latencies_ms).push(elapsed.as_secs_f64() * 1e3);
+            lock(&self.max_latency_ms).add(elapsed.as_secs_f64() * 1e3, at_s);
             *lock(&self.failures) += u64::from(!result.is_ok_and(|response| response.status() == 200));
             if let Ok(resident_mb) = hub.resident_mb() {
-                let mut max = lock(&self.max_resident_mb);
-                *max = max.max(resident_mb);
+                lock(&self.max_resident_mb).add(resident_mb, at_s);
             }
             std::thread::sleep(PROBE_INTERVAL.saturating_sub(elapsed));
         }
     }
 
     /// Starts a new measurement.
-    fn reset(&self) {
+    fn reset(&self, now: Duration) {
+        *lock(&self.started) = now;
         lock(&self.latencies_ms).clear();
         *lock(&self.failures) = 0;
-        *lock(&self.max_resident_mb) = 0.0;
+        *lock(&self.max_latency_ms) = Peak::default();
+        *lock(&self.max_resident_mb) = Peak::default();
     }
 
     fn print(&self, name: &str) {
         let latencies = lock(&self.latencies_ms).clone();
         let (count, (p50, p99, max)) = (latencies.len(), percentiles(latencies));
         println!(
-            "  /healthz {name}: p50 {p50:.1} ms, p99 {p99:.1} ms, max {max:.1} ms; {} of {count} failed",
+            "  /healthz {name}: p50 {p50:.1} ms, p99 {p99:.1} ms, max {max:.1} ms (second {}); {} of {count} failed",
+            lock(&self.max_latency_ms).at_s,
             lock(&self.failures)
         );
     }
 }
 
-/// Runs the hostile senders for `seconds` beside `hosts` agents and `viewers` WebSocket clients.
-pub(crate) fn run(seconds: u64, hosts: u64, viewers: u64) -> anyhow::Result<()> {
+/// Runs the hostile senders for `seconds` beside `hosts` agents and `viewers` WebSocket clients: all attacks, or those
+/// whose names contain `only`.
+pub(crate) fn run(seconds: u64, hosts: u64, viewers: u64, only: &str) -> anyhow::Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let scratch = Scratch::new("hostile")?;
     let mut hub = HubProcess::start(&scratch.0, DISK_BUDGET)?;
@@ -105,10 +127,11 @@ pub(crate) fn run(seconds: u64, hosts: u64, viewers: u64) -> anyhow::Result<()> 
         std::thread::sleep(WARM_UP);
         let idle_mb = hub.resident_mb()?;
         health.print("before");
-        health.reset();
-        let status = attack_process(&hub, &credentials, &mallory, &names, seconds);
+        health.reset(clock.monotonic());
+        let status = attack_process(&hub, &credentials, &mallory, &names, (seconds, only));
         health.print("under attack");
-        println!("  memory: idle {idle_mb:.0} MB, maximum {:.0} MB", lock(&health.max_resident_mb));
+        let max = *lock(&health.max_resident_mb);
+        println!("  memory: idle {idle_mb:.0} MB, maximum {:.0} MB (second {})", max.value, max.at_s);
         let drained = clock.monotonic() + DRAIN_TIMEOUT;
         while agents.backlog() > 1 && clock.monotonic() < drained && hub.is_running() {
             std::thread::sleep(Duration::from_secs(1));
@@ -132,10 +155,10 @@ fn attack_process(
     (secret, enrollment): &(String, String),
     [viewer, operator]: &[String; 2],
     names: &[String],
-    seconds: u64,
+    (seconds, only): (u64, &str),
 ) -> anyhow::Result<()> {
     let config = json!({ "url": hub.url, "address": hub.address, "agent": secret, "enrollment": enrollment,
-        "viewer": viewer, "operator": operator, "names": names, "seconds": seconds });
+        "viewer": viewer, "operator": operator, "names": names, "seconds": seconds, "only": only });
     let mut child = Command::new("nice")
         .args(["-n", "10"])
         .arg(std::env::current_exe()?)
@@ -160,7 +183,9 @@ fn attack_process(
 pub(crate) fn attack() -> anyhow::Result<()> {
     let config: serde_json::Value = serde_json::from_str(&std::env::var("BENCH_ATTACK")?)?;
     let attacker = Arc::new(Attacker::new(&config)?);
+    let only = config["only"].as_str().unwrap_or_default();
     let attacks = agent::ATTACKS.iter().chain(viewer::ATTACKS).chain(operator::ATTACKS);
+    let attacks = attacks.filter(|(name, _)| name.contains(only));
     let spawn = |(name, function): &'static attack::Attack| {
         let attacker = attacker.clone();
         std::thread::spawn(move || function(&attacker, name))

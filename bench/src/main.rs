@@ -40,7 +40,7 @@ use counting_allocator::CountingAllocator;
 const USAGE: &str = "usage: perfwatch-bench alerts [HOSTS] [RULES] | collect [PROCESSES] | agent [SECONDS] | \
     live [CLIENTS] [TICKS] | ingest [SECONDS] | rate-limits [AGENTS] [SECONDS] | \
     agentless [SERVERS] [SECONDS] [WORKERS] | history [SECONDS] [BACKEND] | budget [SECONDS] [BACKEND] | \
-    hostile [SECONDS] [HOSTS] [VIEWERS]";
+    hostile [SECONDS] [HOSTS] [VIEWERS] [ATTACKS]";
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -60,7 +60,10 @@ fn main() -> anyhow::Result<()> {
         Some("budget") => budget::run(number(1, 60), arguments.get(2).map(String::as_str)),
         Some("rate-limits") => rate_limits::run(number(1, 1_000), number(2, 20)),
         Some("agentless") => agentless::run(number(1, 500), number(2, 180), number(3, 5)),
-        Some("hostile") => hostile::run(number(1, 300), number(2, 200), number(3, 20)),
+        Some("hostile") => {
+            let only = arguments.get(4).map_or("", String::as_str);
+            hostile::run(number(1, 300), number(2, 200), number(3, 20), only)
+        }
         Some("hostile-attack") => hostile::attack(),
         Some("ingest") => ingest::run(number(1, 20)),
         _ => anyhow::bail!(USAGE),
