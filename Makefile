@@ -15,7 +15,7 @@ web/node_modules/.installed: web/package.json web/package-lock.json
 	cd web && $(NPM) ci
 	touch $@
 
-web/dist/index.html: web/node_modules/.installed web/index.html web/vite.config.ts $(shell find web/src web/public -type f 2>/dev/null)
+web/dist/index.html: web/node_modules/.installed web/index.html web/vite.config.ts $(shell find web/src web/public web/docs docs -type f 2>/dev/null) ARCHITECTURE.md SECURITY.md
 	cd web && $(NPM) run -s build
 	touch $@
 

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { brotliCompressSync, constants, gzipSync } from 'node:zlib'
 import type { Plugin } from 'vite'
 import { defineConfig } from 'vitest/config'
+import { documentation } from './docs/plugin.ts'
 
 /** Compressed copies beside the files, so that the hub never compresses the dashboard. */
 function precompress(): Plugin {
@@ -23,7 +24,7 @@ function precompress(): Plugin {
     },
     closeBundle() {
       each(folder, (path) => {
-        if (!/\.(js|css|svg|json)$/.test(path)) return
+        if (!/\.(js|css|svg|json|html)$/.test(path)) return
         const bytes = readFileSync(path)
         writeFileSync(`${path}.br`, brotliCompressSync(bytes, { params: { [constants.BROTLI_PARAM_QUALITY]: 11 } }))
         writeFileSync(`${path}.gz`, gzipSync(bytes, { level: 9 }))
@@ -41,7 +42,7 @@ const FIRST_LOAD = new RegExp(`src/(components/(TopBar|base/(?!Base(${OVERLAYS})
 export default defineConfig({
   // URLs relative to the files: the hub may be mounted below any path.
   base: './',
-  plugins: [vue(), precompress()],
+  plugins: [vue(), documentation(), precompress()],
   // All components use `<script setup>`.
   define: { __VUE_OPTIONS_API__: false },
   build: {
@@ -68,5 +69,5 @@ export default defineConfig({
     port: 5173,
     proxy: { '/api': { target: hub, ws: true, changeOrigin: true, rewriteWsOrigin: true }, '/healthz': hub },
   },
-  test: { environment: 'happy-dom', include: ['src/**/*.spec.ts'] },
+  test: { environment: 'happy-dom', include: ['{src,docs}/**/*.spec.ts'] },
 })

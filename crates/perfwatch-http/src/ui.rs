@@ -1,5 +1,5 @@
-//! Dashboard, compressed and embedded at build time. Unknown paths return the page, whose router resolves
-//! them.
+//! Dashboard and documentation (`/docs`), compressed and embedded at build time. Unknown paths return the page, whose
+//! router resolves them.
 
 use crate::error::ApiError;
 use axum::Extension;
@@ -50,6 +50,12 @@ pub async fn serve(
     if method != Method::GET && method != Method::HEAD {
         return ApiError::method_not_allowed().into_response();
     }
+    let path = match path {
+        // Links in the pages are relative; the address of the redirect too, because a proxy may strip a path.
+        "docs" => return (StatusCode::PERMANENT_REDIRECT, [(header::LOCATION, "docs/")]).into_response(),
+        "docs/" => "docs/index.html",
+        path => path,
+    };
     if let Some(response) = asset(path, &headers) {
         return response;
     }

@@ -7,5 +7,9 @@ mod flags;
 mod perfwatch;
 
 pub use agent::agent_main;
+#[cfg(all(test, feature = "hub"))]
+pub(crate) use agent::command as agent_command;
+#[cfg(all(test, feature = "hub"))]
+pub(crate) use perfwatch::command as hub_command;
 #[cfg(feature = "hub")]
 pub use perfwatch::main;

@@ -6,6 +6,8 @@ mod commands;
 pub mod config;
 #[cfg(test)]
 mod docgen;
+#[cfg(all(test, feature = "hub"))]
+mod documented_commands;
 #[cfg(feature = "hub")]
 mod encryption_keys;
 mod program;

@@ -18,6 +18,12 @@ struct AgentCli {
     flags: AgentFlags,
 }
 
+/// Commands and flags of the program.
+#[cfg(all(test, feature = "hub"))]
+pub(crate) fn command() -> clap::Command {
+    <AgentCli as clap::CommandFactory>::command()
+}
+
 #[derive(Debug, Args)]
 pub(super) struct AgentFlags {
     #[command(subcommand)]

@@ -30,6 +30,12 @@ struct Cli {
     run: RunFlags,
 }
 
+/// Commands and flags of the program.
+#[cfg(test)]
+pub(crate) fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the hub and its dashboard

@@ -15,6 +15,7 @@ mod cli;
 mod collect;
 mod collection_progress;
 mod crash;
+mod documentation;
 mod encryption;
 mod fair_shares;
 mod front_door;

@@ -2,6 +2,7 @@
 export const settings = {
   title: 'Settings',
   api: 'API ↗',
+  documentation: 'Documentation ↗',
   sections: { hub: 'Hub', access: 'Access', you: 'You' },
   pages: {
     general: 'General',

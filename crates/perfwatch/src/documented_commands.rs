@@ -1,0 +1,156 @@
+//! Checks the commands in the documentation: flags and subcommands exist, addresses are routes, and programs are known.
+//! `tests/it/documentation.rs` runs the blocks that are marked `sh run`.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// Other programs that occur in commands.
+const PROGRAMS: &[&str] = &["echo", "grep", "openssl", "sh", "systemctl", "umask", "cat", "kill", "sudo"];
+/// Paths of a hub that are not in the API document.
+const PUBLIC_PATHS: &[&str] = &["/install.sh", "/metrics", "/docs", "/"];
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Pages with the text of each code block of a shell.
+fn shell_blocks() -> Vec<(String, String)> {
+    let root = repository();
+    let mut paths = vec![root.join("README.md"), root.join("CONTRIBUTING.md")];
+    let pages = std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    paths.extend(pages.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
+    let mut blocks = Vec::new();
+    for path in paths {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let mut parts = text.split("\n```").skip(1);
+        while let Some(block) = parts.next() {
+            let (info, code) = block.split_once('\n').unwrap_or((block, ""));
+            if info.split(' ').next() == Some("sh") {
+                blocks.push((name.clone(), code.replace("\\\n", " ")));
+            }
+            parts.next();
+        }
+    }
+    blocks
+}
+
+/// Simple commands of a script: splits at separators and substitutions outside of single quotes.
+fn simple_commands(script: &str) -> Vec<String> {
+    let mut commands = vec![String::new()];
+    let (mut quote, mut chars) = (None, script.chars().peekable());
+    while let Some(c) = chars.next() {
+        let is_substitution = c == '$' && chars.peek() == Some(&'(');
+        match (c, quote) {
+            (_, Some(open)) if c == open => quote = None,
+            ('\'' | '"', None) => quote = Some(c),
+            ('#', None) if commands.last().is_some_and(|text| text.ends_with(' ') || text.is_empty()) => {
+                while chars.next_if(|c| *c != '\n').is_some() {}
+                continue;
+            }
+            ('|' | ';' | '&' | '\n' | ')', None) => {
+                commands.push(String::new());
+                continue;
+            }
+            _ if is_substitution && quote.is_none() => {
+                chars.next();
+                commands.push(String::new());
+                continue;
+            }
+            _ => {}
+        }
+        commands.last_mut().unwrap().push(c);
+    }
+    commands.iter().map(|command| command.trim().to_owned()).filter(|command| !command.is_empty()).collect()
+}
+
+/// Reason why a command cannot work; `None` if it can.
+fn problem(command: &str, routes: &[Vec<String>]) -> Option<String> {
+    let Some(words) = shlex::split(command) else { return Some("unbalanced quotes".to_owned()) };
+    let is_assignment = |word: &&String| {
+        word.split_once('=').is_some_and(|(name, _)| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
+    };
+    let mut words: Vec<&String> = words.iter().skip_while(is_assignment).collect();
+    if words.first().is_some_and(|word| *word == "sudo") {
+        words.remove(0);
+    }
+    if let Some(redirection) = words.iter().position(|word| word.starts_with('>') || word.starts_with('<')) {
+        words.truncate(redirection);
+    }
+    let program = words.first()?.as_str();
+    match program.rsplit('/').next().unwrap_or(program) {
+        "perfwatch" => parse(crate::cli::hub_command(), &words),
+        "perfwatch-agent" => parse(crate::cli::agent_command(), &words),
+        "make" => {
+            let makefile = std::fs::read_to_string(repository().join("Makefile")).unwrap();
+            let target = words.get(1).map_or("run", |word| word.as_str());
+            (!makefile.contains(&format!("\n{target}:"))).then(|| format!("no target {target}"))
+        }
+        "curl" => {
+            words.iter().filter(|word| word.starts_with("http")).find_map(|url| unknown_route(url, routes))
+        }
+        name => (!PROGRAMS.contains(&name)).then(|| format!("unknown program {name}")),
+    }
+}
+
+fn parse(command: clap::Command, words: &[&String]) -> Option<String> {
+    use clap::error::ErrorKind;
+    let error = command.try_get_matches_from(words).err()?;
+    let is_answer = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    (!is_answer).then(|| error.to_string())
+}
+
+fn unknown_route(url: &str, routes: &[Vec<String>]) -> Option<String> {
+    let rest = url.split_once("://")?.1;
+    let path = rest.find('/').map_or("/", |at| &rest[at..]).split('?').next().unwrap_or_default();
+    let parts: Vec<&str> = path.split('/').collect();
+    let matches = |route: &Vec<String>| {
+        route.len() == parts.len()
+            && route.iter().zip(&parts).all(|(route, part)| route == part || route.starts_with('{'))
+    };
+    let is_known = PUBLIC_PATHS.contains(&path) || routes.iter().any(matches);
+    (!is_known).then(|| format!("no route {path}"))
+}
+
+fn routes() -> Vec<Vec<String>> {
+    let document = std::fs::read_to_string(repository().join("openapi/perfwatch-v1.json")).unwrap();
+    let document: Value = serde_json::from_str(&document).unwrap();
+    let paths = document["paths"].as_object().unwrap().keys();
+    paths.map(|path| path.split('/').map(str::to_owned).collect()).collect()
+}
+
+#[test]
+fn documented_commands_exist() {
+    let (routes, blocks) = (routes(), shell_blocks());
+    let mut problems = Vec::new();
+    for (page, script) in &blocks {
+        for command in simple_commands(script) {
+            if let Some(problem) = problem(&command, &routes) {
+                problems.push(format!("{page}: {command}: {problem}"));
+            }
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+    assert!(blocks.len() > 20, "only {} blocks", blocks.len());
+}
+
+#[test]
+fn wrong_commands_are_found() {
+    let routes = routes();
+    for (script, expected) in [
+        ("perfwatch user list --colour", "unexpected argument '--colour'"),
+        ("echo x | perfwatch usr list", "unrecognized subcommand 'usr'"),
+        ("T=$(perfwatch user token)", "required arguments were not provided"),
+        ("perfwatch-agent --store x", "unexpected argument '--store'"),
+        ("make everything", "no target everything"),
+        ("curl -H 'A: b' 'http://127.0.0.1:8000/api/v1/machines?x=1'", "no route /api/v1/machines"),
+        ("frobnicate", "unknown program frobnicate"),
+        ("echo 'a", "unbalanced quotes"),
+    ] {
+        let found = simple_commands(script).iter().find_map(|command| problem(command, &routes));
+        assert!(found.as_ref().is_some_and(|problem| problem.contains(expected)), "{script}: {found:?}");
+    }
+    let script =
+        "A=b sudo perfwatch user list > users.txt # all\ncurl -d '{\"a\": \"|\"}' http://h/api/v1/hosts";
+    assert!(simple_commands(script).iter().all(|command| problem(command, &routes).is_none()));
+}
