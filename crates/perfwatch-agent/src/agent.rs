@@ -3,11 +3,12 @@
 use crate::collector_pool::CollectorPool;
 use crate::config::AgentConfig;
 use crate::error::AgentError;
+use crate::heartbeat::Heartbeat;
 use crate::pusher::{AgentState, Pusher};
 use crate::self_metrics::{AgentCounters, SelfMetrics};
 use crate::spool::Spool;
 use crate::timeout_source::TimeoutSource;
-use crate::{identity, schedule, url};
+use crate::{identity, schedule, scope, url};
 use perfwatch_collect::{CollectorSet, Deriver, LocalRoot, Reading, SnapshotBuilder, Source};
 use perfwatch_model::{BootId, Clock, HostId, Snapshot, wire};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -61,6 +62,13 @@ impl Agent {
                 "connection to the hub is not encrypted: others can read and change what is sent; use https://"
             );
         }
+        let is_container_only = scope::is_container_only(&config.procfs);
+        if is_container_only {
+            tracing::warn!(
+                "only this container is visible, not its host: mount / of the host and set agent.host_root, \
+                 as in docs/DOCKER.md"
+            );
+        }
         let pool = CollectorPool::start(source, &set, &config.collector_intervals, clock.clone())?;
         let pusher = Pusher::new(shared.clone(), clock.clone(), config, host, name)?;
         let ticker = Ticker {
@@ -73,6 +81,8 @@ impl Agent {
             logged_errors: Vec::new(),
             missed_ticks: 0,
             last_sequence: None,
+            heartbeat: Heartbeat::new(&config.state),
+            is_container_only,
             host,
             clock,
             shared: shared.clone(),
@@ -125,6 +135,9 @@ struct Ticker {
     logged_errors: Vec<String>,
     missed_ticks: u64,
     last_sequence: Option<(BootId, u64)>,
+    heartbeat: Heartbeat,
+    /// Whether the facts are marked as those of a container.
+    is_container_only: bool,
     host: HostId,
     clock: Arc<dyn Clock>,
     shared: Arc<AgentState>,
@@ -140,6 +153,7 @@ impl Ticker {
         let mut next = None;
         loop {
             let interval = Duration::from_millis(self.shared.interval_ms.load(Ordering::Acquire));
+            self.heartbeat.record(self.clock.wall_ms(), interval);
             let phase = schedule::host_phase(self.host, interval);
             let now = self.clock.monotonic();
             let mut target = schedule::next_tick(now, interval, phase);
@@ -191,6 +205,9 @@ impl Ticker {
                 missed_ticks: self.missed_ticks,
             }
         };
+        if let Some(facts) = derived.facts.as_mut().filter(|_| self.is_container_only) {
+            facts.os += " (container)";
+        }
         self.self_metrics.add(&mut derived, reading, counters, &*self.clock);
         self.log_new_errors(&derived.errors);
         let boot = if reading.boot == BootId::default() { self.fallback_boot } else { reading.boot };
