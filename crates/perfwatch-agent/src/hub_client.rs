@@ -112,16 +112,17 @@ impl HubClient {
         if let Some(secret) = secret {
             request = request.header("Authorization", format!("Bearer {secret}"));
         }
-        let mut response = request.send(body).map_err(|error| error.to_string())?;
-        let retry_after = response
-            .headers()
-            .get("Retry-After")
-            .and_then(|value| value.to_str().ok()?.parse().ok())
-            .map(Duration::from_secs);
-        let mut body = String::new();
-        let result = response.body_mut().as_reader().take(MAX_RESPONSE_BYTES).read_to_string(&mut body);
-        result.map_err(|error| error.to_string())?;
-        Ok(HubResponse { status: response.status().as_u16(), body, retry_after })
+        read_response(request.send(body).map_err(|error| error.to_string())?)
+    }
+
+    /// Sends one GET request without a credential; the whole request may last `timeout`.
+    ///
+    /// # Errors
+    /// Fails if the hub is unreachable or its response cannot be read.
+    pub fn get(&self, path: &str, timeout: Duration) -> Result<HubResponse, String> {
+        let request = self.http.get(format!("{}{path}", self.base));
+        let request = request.config().timeout_global(Some(timeout)).build();
+        read_response(request.call().map_err(|error| error.to_string())?)
     }
 
     /// Exchanges an enrollment token for an agent secret of this host. The secret of an earlier enrollment
@@ -161,6 +162,18 @@ impl HubClient {
             status => Err(EnrollError::Retry(format!("HTTP {status} {}", response.error("message")))),
         }
     }
+}
+
+fn read_response(mut response: ureq::http::Response<ureq::Body>) -> Result<HubResponse, String> {
+    let retry_after = response
+        .headers()
+        .get("Retry-After")
+        .and_then(|value| value.to_str().ok()?.parse().ok())
+        .map(Duration::from_secs);
+    let mut body = String::new();
+    let result = response.body_mut().as_reader().take(MAX_RESPONSE_BYTES).read_to_string(&mut body);
+    result.map_err(|error| error.to_string())?;
+    Ok(HubResponse { status: response.status().as_u16(), body, retry_after })
 }
 
 /// File of the agent secret.

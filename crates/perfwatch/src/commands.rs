@@ -6,6 +6,7 @@ mod backup;
 mod capture;
 #[cfg(feature = "hub")]
 mod export;
+pub(crate) mod health;
 pub(crate) mod install;
 #[cfg(feature = "hub")]
 mod once;

@@ -28,7 +28,16 @@ environment. Lists are separated by commas, maps are written `name=value,name=va
 
 An empty variable clears a list, a map or a setting without a default; otherwise it counts as absent. A variable that begins with `PERFWATCH_` and is no setting is an \
 error if it is similar to a setting, otherwise a warning. Variables that Kubernetes and Docker set for a \
-service named `perfwatch…` (`PERFWATCH_PORT=tcp://…`, `PERFWATCH_SERVICE_HOST`, …) are ignored.
+service named `perfwatch…` are ignored. They are recognized by the end of the name and by the value:
+
+| end of the name | value |
+|---|---|
+| `_SERVICE_HOST` | IP address |
+| `_SERVICE_PORT`, `_SERVICE_PORT_NAME` | number |
+| `_PORT` | URL with `tcp://`, `udp://` or `sctp://` |
+| `_PORT_8000_TCP`, also with `_PROTO`, `_PORT` or `_ADDR` | any |
+| `_NAME` | path of a Docker link, such as `/web/perfwatch` |
+| `_ENV_…` | any |
 
 Retention, disk budget, rate limits, session lifetimes and the interval of agents can also be changed in the \
 dashboard while the hub runs. What is set here is locked there.

@@ -1,6 +1,6 @@
 //! Opens the store of the settings.
 
-use crate::config::Settings;
+use crate::config::{Secret, Settings};
 use anyhow::Context as _;
 use perfwatch_files::Directory;
 use perfwatch_history::HistoryConfig;
@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 /// Returns the configured database; SQLite in the data directory by default.
 pub(crate) fn store_url(settings: &Settings) -> anyhow::Result<StoreUrl> {
-    match settings.hub.store.as_deref().filter(|text| !text.is_empty()) {
+    let configured = settings.hub.store.clone().map(|text| Secret::from(text).read()).transpose();
+    let configured = configured.map_err(|error| anyhow::anyhow!("hub.store: {error}"))?;
+    match configured.filter(|text| !text.is_empty()) {
         Some(text) => Ok(text.parse().map_err(|error| anyhow::anyhow!("hub.store: {error}"))?),
         None => Ok(StoreUrl::Sqlite(settings.data.join("history"))),
     }
@@ -89,8 +91,19 @@ pub(crate) async fn postgres(
     Ok(PostgresStore::connect(url, hub_id, settings.hub.disk_budget.0, clock).await?)
 }
 
+/// Maximum length of a configured hub id.
+const MAX_HUB_ID_LEN: usize = 64;
+
 /// Loads the id of this hub, unique among the hubs that share a database; creates it on first use.
 fn load_or_create_hub_id(settings: &Settings) -> anyhow::Result<String> {
+    if let Some(id) = settings.hub.id.as_deref().filter(|id| !id.is_empty()) {
+        let is_valid = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        anyhow::ensure!(
+            id.len() <= MAX_HUB_ID_LEN && id.chars().all(is_valid),
+            "hub.id: invalid id {id:?}; expected 1 to {MAX_HUB_ID_LEN} letters, digits, '.', '_' or '-'"
+        );
+        return Ok(id.to_owned());
+    }
     let path = settings.data.join("hub-id");
     if let Ok(text) = std::fs::read_to_string(&path)
         && !text.trim().is_empty()
@@ -103,4 +116,40 @@ fn load_or_create_hub_id(settings: &Settings) -> anyhow::Result<String> {
         .and_then(|directory| directory.write("hub-id", format!("{id}\n").as_bytes()))
         .with_context(|| path.display().to_string())?;
     Ok(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load;
+
+    fn settings(key: &'static str, value: &str) -> Settings {
+        load(None, &[], &[(key, value.to_owned())]).unwrap()
+    }
+
+    #[test]
+    fn store_is_read_from_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store");
+        let text = format!("file:{}", path.display());
+        let error = store_url(&settings("hub.store", &text)).unwrap_err().to_string();
+        assert!(error.starts_with("hub.store: ") && error.contains("No such file"), "{error}");
+        std::fs::write(&path, "postgres://perfwatch:secret@db/perfwatch\n").unwrap();
+        let url = store_url(&settings("hub.store", &text)).unwrap();
+        assert_eq!(url, StoreUrl::Postgres("postgres://perfwatch:secret@db/perfwatch".to_owned()));
+    }
+
+    #[test]
+    fn hub_id_is_configured_or_stored() {
+        let folder = tempfile::tempdir().unwrap();
+        let stored = settings("data", folder.path().to_str().unwrap());
+        let id = load_or_create_hub_id(&stored).unwrap();
+        assert_eq!(load_or_create_hub_id(&stored).unwrap(), id);
+        let configured = load_or_create_hub_id(&settings("hub.id", "perfwatch-hub-0"));
+        assert_eq!(configured.unwrap(), "perfwatch-hub-0");
+        for invalid in ["a b", "a/b", &"x".repeat(65)] {
+            let error = load_or_create_hub_id(&settings("hub.id", invalid)).unwrap_err().to_string();
+            assert!(error.starts_with("hub.id: invalid id"), "{error}");
+        }
+    }
 }

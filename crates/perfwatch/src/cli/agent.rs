@@ -2,6 +2,7 @@
 
 use super::exit::finish;
 use super::flags::{CommonFlags, Overrides, RootFlags, push_override};
+use crate::commands::health::check_agent;
 use crate::commands::install::{InstallFlags, install};
 use crate::commands::run_agent;
 use crate::program::Program;
@@ -51,6 +52,8 @@ pub(super) struct AgentFlags {
 enum AgentCommand {
     /// Install the agent as a systemd service with its own unprivileged user
     Install(InstallFlags),
+    /// Check the agent of this data directory; exit code 0 if it collects
+    Health,
 }
 
 /// Entry point of `perfwatch-agent`.
@@ -71,6 +74,7 @@ pub(super) fn dispatch(common: CommonFlags, agent: AgentFlags, program: Program)
     let settings = common.load(overrides)?;
     match agent.command {
         None => run_agent(&settings),
+        Some(AgentCommand::Health) => check_agent(&settings),
         Some(AgentCommand::Install(flags)) => install(&settings, &flags, program),
     }
 }

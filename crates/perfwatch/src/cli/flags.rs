@@ -24,6 +24,9 @@ pub(super) struct CommonFlags {
 
 #[derive(Debug, Args)]
 pub(super) struct RootFlags {
+    /// Path where the root directory of the monitored host is mounted in this container, such as /host
+    #[arg(long, value_name = "DIRECTORY")]
+    host_root: Option<String>,
     /// Path of the monitored host's /proc
     #[arg(long, value_name = "DIRECTORY")]
     procfs: Option<String>,
@@ -47,6 +50,9 @@ fn has_secret(key: &str, value: &str) -> bool {
     match key {
         "agent.token" => !value.starts_with("file:"),
         "hub.store" | "hub.redis" => {
+            if value.starts_with("file:") {
+                return false;
+            }
             let authority = value.split_once("://").map_or("", |(_, rest)| rest);
             let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
             user.contains(':') || value.contains("password=")
@@ -57,6 +63,7 @@ fn has_secret(key: &str, value: &str) -> bool {
 
 impl RootFlags {
     pub(super) fn push_overrides(self, overrides: &mut Overrides) {
+        push_override(overrides, "agent.host_root", self.host_root);
         push_override(overrides, "agent.procfs", self.procfs);
         push_override(overrides, "agent.sysfs", self.sysfs);
         push_override(overrides, "agent.rootfs", self.rootfs);
@@ -111,6 +118,7 @@ mod tests {
             ("hub.store", "postgres://db/perfwatch?user=perfwatch&password=secret", true),
             ("hub.redis", "redis://:secret@cache:6379", true),
             ("hub.redis", "redis://cache:6379", false),
+            ("hub.store", "file:/run/secrets/store?password=x", false),
             ("hub.store", "", false),
         ] {
             assert_eq!(has_secret(key, value), expected, "{key} {value}");

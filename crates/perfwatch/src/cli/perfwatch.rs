@@ -4,6 +4,7 @@ use super::agent::{self, AgentFlags};
 use super::exit::finish;
 use super::flags::{CommonFlags, Overrides, RootFlags, push_override};
 use crate::commands;
+use crate::commands::health::{HubCheck, check_hub};
 use crate::commands::user::{UserCommand, manage_users};
 use crate::config::{Duration, Settings};
 use crate::encryption_keys;
@@ -42,6 +43,8 @@ enum Command {
     Hub(HubFlags),
     /// Run the agent of this machine
     Agent(AgentFlags),
+    /// Check a running hub; exit code 0 if it is healthy
+    Health(HubCheck),
     /// Manage users and their API tokens
     User(UserFlags),
     /// Print one snapshot of this machine
@@ -222,6 +225,7 @@ impl Cli {
                 commands::run_hub(&self.common.load(overrides)?)
             }
             Some(Command::Agent(flags)) => agent::dispatch(self.common, flags, Program::Full),
+            Some(Command::Health(check)) => check_hub(&self.common.load(overrides)?, &check),
             Some(Command::User(user)) => {
                 push_override(&mut overrides, "hub.store", user.store);
                 manage_users(&self.common.load(overrides)?, user.command)

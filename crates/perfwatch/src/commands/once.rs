@@ -16,7 +16,7 @@ pub(crate) fn once(settings: &Settings, as_json: bool) -> anyhow::Result<()> {
     let source: Arc<dyn Source> = Arc::new(settings.local_source());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let set = CollectorSet::new(&settings.agent.collectors.disabled, settings.collector_options());
-    let name = host_name(settings.agent.name.as_deref(), &*source, &settings.agent.rootfs);
+    let name = host_name(settings.agent.name.as_deref(), &*source, &settings.host_paths().rootfs);
     let snapshot = collect_once(source, &set, settings.agent.interval.0, &clock).context("collectors")?;
     let host = HostRef { id: None, name };
     let mut text = String::new();

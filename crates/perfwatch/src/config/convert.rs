@@ -7,7 +7,15 @@ use perfwatch_agent::{AgentConfig, AgentToken};
 #[cfg(feature = "hub")]
 use perfwatch_collect::LocalRoot;
 use perfwatch_collect::{CollectorOptions, CommandLine};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// Paths of the monitored host.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct HostPaths {
+    pub(crate) procfs: PathBuf,
+    pub(crate) sysfs: PathBuf,
+    pub(crate) rootfs: PathBuf,
+}
 
 impl Settings {
     /// Returns the options of the collectors.
@@ -27,10 +35,32 @@ impl Settings {
         }
     }
 
+    /// Directory of the agent's identity and spool.
+    pub(crate) fn agent_state(&self) -> PathBuf {
+        self.data.join("agent")
+    }
+
+    /// Returns the roots of the monitored host: settings of their own, below `agent.host_root`, or those of this
+    /// machine.
+    pub(crate) fn host_paths(&self) -> HostPaths {
+        let agent = &self.agent;
+        let host_root = agent.host_root.as_deref().filter(|path| !path.as_os_str().is_empty());
+        let path = |key: &str, configured: &Path, below: &str| match host_root {
+            Some(root) if !self.sources.contains_key(key) => root.join(below),
+            _ => configured.to_owned(),
+        };
+        HostPaths {
+            procfs: path("agent.procfs", &agent.procfs, "proc"),
+            sysfs: path("agent.sysfs", &agent.sysfs, "sys"),
+            // Without the slash that joining an empty path adds.
+            rootfs: path("agent.rootfs", &agent.rootfs, "").components().collect(),
+        }
+    }
+
     /// Returns the configuration of the agent.
     ///
     /// # Errors
-    /// Fails if the file of `agent.token` cannot be read.
+    /// Fails if the file of `agent.token` cannot be read, or if no procfs is mounted below `agent.host_root`.
     pub fn agent_config(&self) -> Result<AgentConfig, String> {
         let agent = &self.agent;
         let token = agent
@@ -38,6 +68,13 @@ impl Settings {
             .as_ref()
             .map(|token| Ok(AgentToken { text: token.read()?, file: token.file().map(Path::to_path_buf) }));
         let token = token.transpose().map_err(|error: String| format!("agent.token: {error}"))?;
+        let HostPaths { procfs, sysfs, rootfs } = self.host_paths();
+        if agent.host_root.is_some() && !procfs.join("stat").exists() {
+            let path = procfs.display();
+            return Err(format!(
+                "agent.host_root: {path} is not a procfs; mount the root directory of the host"
+            ));
+        }
         let intervals = agent.collectors.intervals.iter();
         Ok(AgentConfig {
             hub: agent.hub.clone(),
@@ -45,11 +82,11 @@ impl Settings {
             token: token.filter(|token| !token.text.is_empty()),
             ca: agent.ca.clone(),
             name: agent.name.clone(),
-            state: self.data.join("agent"),
+            state: self.agent_state(),
             interval: agent.interval.0,
-            procfs: agent.procfs.clone(),
-            sysfs: agent.sysfs.clone(),
-            rootfs: agent.rootfs.clone(),
+            procfs,
+            sysfs,
+            rootfs,
             disabled_collectors: agent.collectors.disabled.clone(),
             collector_intervals: intervals.map(|(name, interval)| (name.clone(), interval.0)).collect(),
             options: self.collector_options(),
@@ -61,7 +98,7 @@ impl Settings {
     /// Returns the source of the configured `/proc`, `/sys` and `/`.
     #[cfg(feature = "hub")]
     pub(crate) fn local_source(&self) -> TimeoutSource {
-        let agent = &self.agent;
-        TimeoutSource::new(LocalRoot::new(&agent.procfs, &agent.sysfs, &agent.rootfs))
+        let HostPaths { procfs, sysfs, rootfs } = self.host_paths();
+        TimeoutSource::new(LocalRoot::new(&procfs, &sysfs, &rootfs))
     }
 }

@@ -46,8 +46,9 @@ fn max_distance(name: &str) -> usize {
     if name.len() < 8 { 1 } else { 2 }
 }
 
-/// Returns whether the variable is one of a service link: `…_SERVICE_HOST`, `…_SERVICE_PORT`, `…_PORT` with a
-/// URL, `…_PORT_8000_TCP…` (Kubernetes, Docker), `…_NAME` with a path and `…_ENV_…` (Docker).
+/// Returns whether the variable is one of a service link: `…_SERVICE_HOST` with an address, `…_SERVICE_PORT…` with
+/// a number, `…_PORT` with a URL, `…_PORT_8000_TCP…` (Kubernetes, Docker), `…_NAME` with a path and `…_ENV_…`
+/// (Docker).
 fn is_service_link(suffix: &str, value: &str) -> bool {
     let parts: Vec<&str> = suffix.split('_').collect();
     let ends_with = |end: &[&str]| parts.ends_with(end);
@@ -58,7 +59,7 @@ fn is_service_link(suffix: &str, value: &str) -> bool {
     let has_port_triple =
         parts.windows(3).any(|part| part[0] == "PORT" && is_number(part[1]) && is_protocol(part[2]));
     let has_service_port = parts.windows(2).any(|part| part == ["SERVICE", "PORT"]);
-    ends_with(&["SERVICE", "HOST"])
+    (ends_with(&["SERVICE", "HOST"]) && value.parse::<std::net::IpAddr>().is_ok())
         || (has_service_port && (is_number(value) || value.is_empty()))
         || (ends_with(&["PORT"]) && is_port_url)
         || has_port_triple
@@ -113,6 +114,21 @@ mod tests {
             ("HUB_PORT", "tcp://[fd00::1]:8000", "link"),
             ("HUB_PORT_53_UDP_ADDR", "10.0.0.1", "link"),
             ("MY_POSTGRES_PORT_5432_TCP_PROTO", "tcp", "link"),
+            // Services perfwatch-postgres, perfwatch-redis and perfwatch-dashboard, by the example of
+            // https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+            ("POSTGRES_SERVICE_HOST", "10.0.0.11", "link"),
+            ("POSTGRES_SERVICE_PORT", "5432", "link"),
+            ("POSTGRES_PORT", "tcp://10.0.0.11:5432", "link"),
+            ("POSTGRES_PORT_5432_TCP", "tcp://10.0.0.11:5432", "link"),
+            ("POSTGRES_PORT_5432_TCP_PROTO", "tcp", "link"),
+            ("POSTGRES_PORT_5432_TCP_PORT", "5432", "link"),
+            ("POSTGRES_PORT_5432_TCP_ADDR", "10.0.0.11", "link"),
+            ("HUB_REDIS_PORT", "tcp://10.0.0.12:6379", "link"),
+            ("DASHBOARD_SERVICE_PORT_HTTP", "8080", "link"),
+            // Values that no service link has.
+            ("SERVICE_HOST", "watch.example", "unknown -"),
+            ("SERVICE_PORT", "http", "unknown -"),
+            ("HUB_PORT", "8000", "unknown -"),
             ("NAME", "/agent/perfwatch", "link"),
             ("ENV_PERFWATCH_HUB_LISTEN", "0.0.0.0:8000", "link"),
             ("HUB_ENV_PERFWATCH_DATA", "/data", "link"),

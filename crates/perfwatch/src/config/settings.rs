@@ -67,8 +67,14 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ),
     (
         "hub.store",
-        "Database: `postgres://user@host/database` or `sqlite:DIRECTORY`; empty: \
-         SQLite in the data directory.",
+        "Database: `postgres://user:password@host/database`, `sqlite:DIRECTORY`, or `file:PATH` to read the address \
+         from a file; empty: SQLite in the data directory.",
+    ),
+    (
+        "hub.id",
+        "Id of this hub among the hubs that share a PostgreSQL database: unique, and the same at each start, because \
+         the newest snapshots in the database belong to it. 1 to 64 letters, digits, `.`, `_` or `-`; empty: created in the data \
+         directory.",
     ),
     (
         "hub.disk_budget",
@@ -102,7 +108,13 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("agent.ca", "CA certificates (PEM) that may sign the hub's certificate; empty: the system's CAs."),
     ("agent.name", "Host name shown in PerfWatch; empty: the system host name."),
     ("agent.interval", "Collection interval, 250 ms to 1 h."),
-    ("agent.procfs", "Path of the monitored host's `/proc` (containers: `/host/proc`)."),
+    (
+        "agent.host_root",
+        "Path where the root directory of the monitored host is mounted in a container, such as `/host`: default of \
+         `agent.procfs` (`/host/proc`), `agent.sysfs` (`/host/sys`) and `agent.rootfs` (`/host`). Empty: the agent \
+         monitors its own machine.",
+    ),
+    ("agent.procfs", "Path of the monitored host's `/proc`."),
     ("agent.sysfs", "Path of the monitored host's `/sys`."),
     ("agent.rootfs", "Path of the monitored host's `/`."),
     ("agent.collectors.disabled", "Disabled collectors, by name."),
@@ -184,6 +196,7 @@ pub struct HubSettings {
     pub agentless: AgentlessSettings,
     pub interval: Option<Duration>,
     pub store: Option<String>,
+    pub id: Option<String>,
     pub disk_budget: Bytes,
     pub min_free_space: Bytes,
     pub retention: RetentionSettings,
@@ -265,6 +278,7 @@ pub struct AgentSettings {
     pub ca: Option<PathBuf>,
     pub name: Option<String>,
     pub interval: Duration,
+    pub host_root: Option<PathBuf>,
     pub procfs: PathBuf,
     pub sysfs: PathBuf,
     pub rootfs: PathBuf,
@@ -357,6 +371,7 @@ impl Default for HubSettings {
             agentless: AgentlessSettings::default(),
             interval: None,
             store: None,
+            id: None,
             disk_budget: Bytes(10 << 30),
             min_free_space: Bytes(256 << 20),
             retention: RetentionSettings::default(),
@@ -427,6 +442,7 @@ impl Default for AgentSettings {
             ca: None,
             name: None,
             interval: Duration(time::Duration::from_secs(2)),
+            host_root: None,
             procfs: "/proc".into(),
             sysfs: "/sys".into(),
             rootfs: "/".into(),

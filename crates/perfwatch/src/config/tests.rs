@@ -130,3 +130,36 @@ fn empty_and_foreign_variables_are_ignored() {
     let error = load(None, &[], &[("data", String::new())]).unwrap_err().to_string();
     assert_eq!(error, "settings: data: must not be empty; expected the path of a directory");
 }
+
+#[test]
+fn host_root_is_the_default_of_the_host_paths() {
+    let paths = |variables: &[(&str, &str)]| {
+        let paths = load(None, &env(variables), &[]).unwrap().host_paths();
+        [paths.procfs, paths.sysfs, paths.rootfs].map(|path| path.display().to_string())
+    };
+    assert_eq!(paths(&[]), ["/proc", "/sys", "/"]);
+    assert_eq!(paths(&[("PERFWATCH_AGENT_HOST_ROOT", "")]), ["/proc", "/sys", "/"]);
+    assert_eq!(paths(&[("PERFWATCH_AGENT_HOST_ROOT", "/host")]), ["/host/proc", "/host/sys", "/host"]);
+    assert_eq!(
+        paths(&[("PERFWATCH_AGENT_HOST_ROOT", "/host/"), ("PERFWATCH_AGENT_PROCFS", "/proc2")]),
+        ["/proc2", "/host/sys", "/host"]
+    );
+}
+
+#[test]
+fn host_root_without_procfs_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().display().to_string();
+    let config = || {
+        load(None, &[], &[("agent.host_root", root.clone())])
+            .unwrap()
+            .agent_config()
+            .map(|config| config.procfs)
+    };
+    let expected =
+        format!("agent.host_root: {root}/proc is not a procfs; mount the root directory of the host");
+    assert_eq!(config(), Err(expected));
+    std::fs::create_dir(folder.path().join("proc")).unwrap();
+    std::fs::write(folder.path().join("proc/stat"), "cpu 1\n").unwrap();
+    assert_eq!(config(), Ok(folder.path().join("proc")));
+}

@@ -299,3 +299,51 @@ fn agent_install_writes_the_service() {
             .contains("ExecStart=/usr/local/bin/perfwatch agent\n")
     );
 }
+
+#[test]
+fn health_reports_a_running_hub() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    let check = |args: &[&str]| {
+        // The configured listen address is that of the hub in its container.
+        let mut command = Command::new(BINARY);
+        command.arg("health").args(args).env("PERFWATCH_HUB_LISTEN", &hub.address).output().unwrap()
+    };
+    for args in [&[][..], &["--ready"], &["--hub", &hub.url("")]] {
+        let output = check(args);
+        assert!(output.status.success() && text(&output.stdout) == "ok\n", "{}", text(&output.stderr));
+    }
+    for (url, expected) in [
+        ("http://127.0.0.1:9", "http://127.0.0.1:9: "),
+        ("127.0.0.1:9", "hub: invalid URL \"127.0.0.1:9\""),
+        (&hub.url("/missing"), "/missing/healthz: the response is not from a PerfWatch hub"),
+    ] {
+        let output = check(&["--hub", url]);
+        assert!(
+            !output.status.success() && text(&output.stderr).contains(expected),
+            "{}",
+            text(&output.stderr)
+        );
+    }
+}
+
+#[test]
+fn health_reports_a_ticking_agent() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = || Command::new(AGENT).arg("health").env("PERFWATCH_DATA", folder.path()).output().unwrap();
+    let missing = check();
+    let expected = format!("no agent runs with the state directory {}/agent", folder.path().display());
+    assert!(
+        !missing.status.success() && text(&missing.stderr).contains(&expected),
+        "{}",
+        text(&missing.stderr)
+    );
+    let args = ["--hub", "http://127.0.0.1:9", "--interval", "250ms"];
+    let mut command = Command::new(AGENT);
+    command.args(args).env("PERFWATCH_DATA", folder.path()).stderr(std::process::Stdio::null());
+    let mut agent = command.spawn().unwrap();
+    eventually("the agent is healthy", || check().status.success());
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    assert!(text(&check().stdout).starts_with("ok: last tick "));
+}
