@@ -29,6 +29,8 @@ test: check deny
 	cd web && $(NPM) run -s test
 	scripts/ensure-browser
 	$(CARGO) build --locked -p perfwatch
+	scripts/ensure-kubernetes-tools
+	target/tools/kubernetes/bin/python -m unittest discover --quiet --start-directory deploy/tests
 	cd web && $(NPM) run -s e2e
 
 check: web
