@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// Other programs that occur in commands.
-const PROGRAMS: &[&str] = &["echo", "grep", "openssl", "sh", "systemctl", "umask", "cat", "kill", "sudo"];
+const PROGRAMS: &[&str] = &["base64", "cat", "docker", "echo", "grep", "helm", "kill", "kubectl", "openssl", "sh", "systemctl", "umask"];
 /// Paths of a hub that are not in the API document.
 const PUBLIC_PATHS: &[&str] = &["/install.sh", "/metrics", "/docs", "/"];
 
@@ -89,7 +89,15 @@ fn problem(command: &str, routes: &[Vec<String>]) -> Option<String> {
         "curl" => {
             words.iter().filter(|word| word.starts_with("http")).find_map(|url| unknown_route(url, routes))
         }
-        name => (!PROGRAMS.contains(&name)).then(|| format!("unknown program {name}")),
+        // A command in a container: `docker compose exec hub perfwatch …`.
+        "docker" | "kubectl" if words.contains(&&"exec".to_owned()) => {
+            let start = words.iter().position(|word| *word == "perfwatch")?;
+            parse(crate::cli::hub_command(), &words[start..])
+        }
+        name => {
+            let is_known = PROGRAMS.contains(&name) || repository().join(program).is_file();
+            (!is_known).then(|| format!("unknown program {name}"))
+        }
     }
 }
 
