@@ -1,8 +1,7 @@
 // Frame of a page of the documentation: navigation, search and article.
 import { fileName, type Page, type Part } from './render.ts'
 
-const escape = (text: string) =>
-  text.replace(/[&<>"]/g, (c) => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' })[c] ?? c)
+const escape = (text: string) => text.replace(/[&<>"]/g, (c) => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' })[c] ?? c)
 
 /** Complete HTML of a page. Addresses are relative: the hub may be mounted below any path. */
 export function pageHtml(page: Page, parts: Part[], folder: string): string {
