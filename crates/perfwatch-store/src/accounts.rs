@@ -152,9 +152,10 @@ impl AccountRepository<'_> {
         self.0.push(SqlStatement::new(sql, account.values()).require_row());
     }
 
-    /// Deletes the account with its sessions and tokens.
+    /// Deletes the account with its sessions, tokens and saved views.
     pub fn delete(&mut self, id: Uuid) {
         self.0.sessions().delete_for_account(id);
+        self.0.saved_views().delete_for_account(id);
         self.0.push_all([
             SqlStatement::new("DELETE FROM token WHERE account = $1", [id.into()]),
             SqlStatement::new("DELETE FROM account WHERE id = $1", [id.into()]).require_row(),

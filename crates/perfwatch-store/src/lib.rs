@@ -26,6 +26,7 @@ mod range_set;
 mod read_bounds;
 mod read_size;
 pub mod revision;
+pub mod saved_views;
 mod schema;
 #[cfg(test)]
 mod schema_tests;

@@ -49,7 +49,7 @@ const fn table(name: &'static str, backup: BackupMode) -> TableInfo {
 }
 
 /// All tables of the schema. A test compares the list with the migrations of both engines.
-pub(crate) const TABLES: [TableInfo; 32] = [
+pub(crate) const TABLES: [TableInfo; 33] = [
     table("host", BackupMode::Full),
     table("shape", BackupMode::Full),
     table("head", BackupMode::Head),
@@ -82,6 +82,7 @@ pub(crate) const TABLES: [TableInfo; 32] = [
     table("server", BackupMode::Full),
     table("collection", BackupMode::Renumbered),
     table("collection_job", BackupMode::Excluded),
+    table("saved_view", BackupMode::Full),
 ];
 
 /// Tables whose rows are not part of a backup.

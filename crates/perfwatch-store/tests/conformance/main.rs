@@ -7,6 +7,7 @@ mod accounts;
 mod history;
 mod incidents;
 mod postgres;
+mod saved_views;
 mod servers;
 mod sqlite;
 mod support;
@@ -21,4 +22,5 @@ async fn run_all_cases(store: &Arc<dyn Store>) {
     accounts::run_cases(store).await;
     incidents::run_cases(store).await;
     servers::run_cases(store).await;
+    saved_views::run_cases(store).await;
 }
