@@ -8,6 +8,7 @@ pub mod budget;
 mod eviction;
 pub mod export;
 mod export_text;
+pub mod grid;
 mod head;
 mod metrics;
 pub mod read;

@@ -7,7 +7,7 @@
 use super::History;
 use super::read::JoinedSeries;
 use super::series_points::{
-    Grids, MAX_GAPS, SeriesResult, add_to_grids, build_series, gap_markers, points_result,
+    Grids, MAX_GAPS, MAX_GRID_POINTS, SeriesResult, add_to_grids, build_series, gap_markers, points_result,
 };
 use super::task::{CancelOnDrop, MAX_PART_CELLS, run_held};
 use perfwatch_model::limits::{MAX_READ_CELLS, MAX_RESULT_POINTS, MAX_RESULT_SERIES};
@@ -204,7 +204,7 @@ impl SeriesBuilder {
             self.gaps.truncate(MAX_GAPS);
             self.last_marker = markers.last().copied();
         }
-        add_to_grids(&mut self.grids, joined, self.range, part, self.step_ms)?;
+        add_to_grids((&mut self.grids, MAX_GRID_POINTS), joined, self.range, part, self.step_ms)?;
         Ok(self)
     }
 

@@ -12,8 +12,11 @@ use std::collections::{BTreeMap, HashMap};
 /// Maximum number of gaps in a result.
 pub(crate) const MAX_GAPS: usize = 1_000;
 
+/// Maximum number of points of a result: twice the limit of a plan, because series may have appeared since.
+pub(crate) const MAX_GRID_POINTS: usize = 2 * MAX_RESULT_POINTS;
+
 /// Points by metric and instance.
-pub(crate) type Grids = BTreeMap<(String, String), Points>;
+pub type Grids = BTreeMap<(String, String), Points>;
 
 /// Values of a series in a result.
 pub struct SeriesPoints {
@@ -106,7 +109,7 @@ pub(crate) fn build_series(
         return build_raw(joined, range, gaps);
     }
     let mut grids = BTreeMap::new();
-    add_to_grids(&mut grids, joined, range, range, step_ms)?;
+    add_to_grids((&mut grids, MAX_GRID_POINTS), joined, range, range, step_ms)?;
     Ok(points_result(grids, range, step_ms, gaps, tier))
 }
 
@@ -138,7 +141,7 @@ fn build_raw(
         result.at_ms.extend(rows.iter().map(|row| table.at_ms[*row]));
         for (index, column) in table.shape.columns().iter().enumerate() {
             let key = (column.metric.to_string(), column.instance.to_string(), column.decimals);
-            check_points(result.series.len(), result.at_ms.len())?;
+            check_points(result.series.len(), result.at_ms.len(), MAX_GRID_POINTS)?;
             let series_index = *series_indices.entry(key).or_insert_with(|| {
                 result.series.push(SeriesPoints {
                     metric: column.metric.to_string(),
@@ -185,10 +188,9 @@ pub(crate) fn points_result(
     SeriesResult { step_ms, at_ms, point_indices, series: series.collect(), gaps, tier }
 }
 
-/// Checks that a result stays within the number of points; twice the limit, because series may have
-/// appeared since the plan.
-pub(crate) fn check_points(series: usize, points: usize) -> Result<(), StoreError> {
-    match series.saturating_mul(points) > 2 * MAX_RESULT_POINTS {
+/// Checks that a result stays within a number of points.
+pub(crate) fn check_points(series: usize, points: usize, max_points: usize) -> Result<(), StoreError> {
+    match series.saturating_mul(points) > max_points {
         true => Err(StoreError::TooLarge(ReadSize { rows: points, cells: series * points, series })),
         false => Ok(()),
     }
@@ -196,8 +198,11 @@ pub(crate) fn check_points(series: usize, points: usize) -> Result<(), StoreErro
 
 /// Adds all rows and buckets of a part of a range to the grids of their series, ordered by metric and
 /// instance.
+///
+/// # Errors
+/// Returns [`StoreError::TooLarge`] above the number of points.
 pub(crate) fn add_to_grids(
-    grids: &mut Grids,
+    (grids, max_points): (&mut Grids, usize),
     joined: &JoinedSeries,
     range: (i64, i64),
     part: (i64, i64),
@@ -209,7 +214,7 @@ pub(crate) fn add_to_grids(
             Entry::Occupied(points) => add(points.into_mut()),
             Entry::Vacant(vacant) => {
                 let points = Points::new(range.0, range.1 - 1, step_ms);
-                check_points(series, points.len())?;
+                check_points(series, points.len(), max_points)?;
                 add(vacant.insert(points));
             }
         }

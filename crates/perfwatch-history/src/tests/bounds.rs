@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::export::{Export, Format, parse_tier, projection_for};
+use crate::grid::{GridBounds, GridRequest};
 use crate::series::SeriesRequest;
 use crate::series_points::SeriesValues;
 use perfwatch_model::limits;
@@ -112,5 +113,34 @@ pub(super) async fn export_in_parts_equals_export_at_once(backend: TestBackend) 
             texts[0].lines().count() > 3 && texts.iter().all(|text| *text == texts[0]),
             "{tier}: {texts:?}"
         );
+    }
+}
+
+/// A grid has the same values, whether the range is read at once or in parts, and bounds are errors.
+pub(super) async fn grid_in_parts_equals_grid_at_once(backend: TestBackend) {
+    let mut host = TestHistory::new(backend, HistoryConfig::default()).await;
+    host.run(1, T0, T0 + 5 * HOUR).await;
+    let read = |tier: Tier, bounds: GridBounds| {
+        let selectors = vec![SeriesSelector::parse("cpu.*")];
+        let (id, range) = (host.host, (T0 + 30 * MINUTE, T0 + 5 * HOUR));
+        let request =
+            GridRequest { host: id, selectors, range, step_ms: 5 * MINUTE, tier, bounds, held: None };
+        host.history.read_grid(request)
+    };
+    let large = GridBounds { part_cells: 1 << 20, cells: 1 << 20, points: 1_000 };
+    for tier in [Tier::Raw, Tier::Minute] {
+        let whole = read(tier, large).await.unwrap();
+        let parts = read(tier, GridBounds { part_cells: 4_000, ..large }).await.unwrap();
+        let (name, points) = whole.series.first_key_value().unwrap();
+        assert_eq!((name.0.as_str(), whole.series.len(), points.len()), ("cpu.usage", 1, 54));
+        assert_eq!(parts.series[name].stats(), points.stats(), "{tier:?}");
+        let sums = points.stats().iter().map(|stats| stats.count).sum::<i64>();
+        let sent = host.sent.iter().filter(|row| row.at_ms >= T0 + 30 * MINUTE);
+        let sent = sent.filter(|row| row.values[0] != perfwatch_model::MISSING).count();
+        assert_eq!(sums, i64::try_from(sent).unwrap(), "{tier:?}");
+        assert!(whole.cells >= sent.min(270), "{} values", whole.cells);
+    }
+    for bounds in [GridBounds { cells: 1_000, ..large }, GridBounds { points: 50, ..large }] {
+        assert!(matches!(read(Tier::Raw, bounds).await, Err(StoreError::TooLarge(_))), "{bounds:?}");
     }
 }
