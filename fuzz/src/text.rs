@@ -1,4 +1,4 @@
-//! Patterns, headers of proxies, and expressions of time and series.
+//! Patterns, headers of proxies, and expressions of time, series and formulas.
 
 use crate::ingest::NOW_MS;
 use crate::{MemoryBound, Target};
@@ -10,6 +10,7 @@ use perfwatch_http::origin::{HostPort, PageOrigin};
 use perfwatch_http::params;
 use perfwatch_http::public_address::PublicUrl;
 use perfwatch_model::{HumanDuration, SeriesSelector, glob, time_expression};
+use perfwatch_query::formula::Formula;
 
 const SMALL: MemoryBound = MemoryBound { fixed_bytes: 128 << 10, per_byte: 32 };
 
@@ -62,12 +63,32 @@ pub(crate) const EXPRESSIONS: Target = Target {
             "alice@example.org",
             "Name\u{301}",
             "environment=production",
+            "A / B * (100 - -A) + .5",
             "web-1\t019aa3b0-0000-7000-8000-000000000001",
         ]
         .map(|text| text.as_bytes().to_vec())
         .to_vec()
     },
-    dictionary: &["now", "-", "+", "h", "d", "ms", "{", "}", "*", "9223372036854775807", "T", "Z", "\u{301}"],
+    dictionary: &[
+        "now",
+        "-",
+        "+",
+        "h",
+        "d",
+        "ms",
+        "{",
+        "}",
+        "*",
+        "9223372036854775807",
+        "T",
+        "Z",
+        "\u{301}",
+        "A",
+        "(",
+        ")",
+        "/",
+        ".",
+    ],
     max_len: 1 << 10,
     memory: SMALL,
 };
@@ -148,6 +169,10 @@ fn expressions(data: &[u8]) -> bool {
         let normalized = account_name::normalize(text);
         assert!(account_name::is_equal(text, &normalized), "{text:?} {normalized:?}");
         assert_eq!(account_name::normalize(&normalized), normalized);
+    }
+    if let Ok(formula) = Formula::parse(text, &["A", "B"]) {
+        let value = formula.evaluate(|query| [1.5, 0.0][query]);
+        assert!(value.is_nan() || value.is_finite(), "{text:?} is {value}");
     }
     let foreign = account_name::from_foreign(text);
     assert!(foreign.is_empty() || account_name::validate(&foreign).is_none(), "{foreign:?}");

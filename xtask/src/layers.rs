@@ -62,6 +62,18 @@ const ALLOWED_DEPENDENCIES: Dependencies = &[
         ],
     ),
     (
+        "perfwatch-query",
+        &[
+            "perfwatch-model",
+            "perfwatch-tsdb",
+            "perfwatch-store",
+            "perfwatch-auth",
+            "perfwatch-history",
+            "perfwatch-live",
+            "perfwatch-http",
+        ],
+    ),
+    (
         "perfwatch-settings",
         &[
             "perfwatch-model",
@@ -115,6 +127,7 @@ const ALLOWED_DEPENDENCIES: Dependencies = &[
             "perfwatch-alerting",
             "perfwatch-agentless",
             "perfwatch-overview",
+            "perfwatch-query",
             "perfwatch-settings",
             "perfwatch-http",
             "perfwatch-workers",
@@ -189,6 +202,7 @@ const DEPENDENCY_OWNERS: Dependencies = &[
             "perfwatch-alerting",
             "perfwatch-agentless",
             "perfwatch-overview",
+            "perfwatch-query",
             "perfwatch-settings",
             "perfwatch-http",
             "perfwatch-metrics",

@@ -84,6 +84,13 @@ pub const ROUTES: &[(&str, &str, Access, Accepts)] = &[
     ("GET", "/api/v1/hosts/{id}/export", MinRole(Viewer), Any),
     ("DELETE", "/api/v1/hosts/{id}", MinRole(Operator), Any),
     ("PUT", "/api/v1/hosts/{id}/tags", MinRole(Operator), Any),
+    ("POST", "/api/v1/query", MinRole(Viewer), Any),
+    // Views of the caller, and shared views; a shared view requires the role operator.
+    ("GET", "/api/v1/views", MinRole(Viewer), Any),
+    ("POST", "/api/v1/views", MinRole(Viewer), Any),
+    ("GET", "/api/v1/views/{id}", MinRole(Viewer), Any),
+    ("PUT", "/api/v1/views/{id}", MinRole(Viewer), Any),
+    ("DELETE", "/api/v1/views/{id}", MinRole(Viewer), Any),
     ("GET", "/api/v1/alerts/stats", MinRole(Viewer), Any),
     ("GET", "/api/v1/incidents", MinRole(Viewer), Any),
     ("GET", "/api/v1/incidents/history", MinRole(Viewer), Any),

@@ -200,7 +200,7 @@ impl ReadLimiter {
 }
 
 /// Reads with `POST`, because their request has a body.
-const POST_READS: [&str; 1] = ["/api/v1/rules/backtest"];
+const POST_READS: [&str; 2] = ["/api/v1/rules/backtest", "/api/v1/query"];
 
 /// Returns whether a path may have a long response. WebSocket handshakes and checks of the hub never wait for
 /// reads.

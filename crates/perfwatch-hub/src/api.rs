@@ -23,6 +23,7 @@ pub(crate) mod notifications;
 pub(crate) mod oidc;
 pub(crate) mod overview;
 pub(crate) mod proxy_check;
+pub(crate) mod query;
 pub(crate) mod recent;
 pub(crate) mod rules;
 pub(crate) mod servers;
@@ -32,6 +33,7 @@ pub(crate) mod silences;
 pub(crate) mod system;
 pub(crate) mod tokens;
 pub(crate) mod users;
+pub(crate) mod views;
 
 use crate::app::App;
 use std::sync::Arc;
@@ -54,6 +56,9 @@ pub(crate) fn timed_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(history::snapshot))
         .routes(routes!(history::processes))
         .routes(routes!(history::events))
+        .routes(routes!(query::query))
+        .routes(routes!(views::list_views, views::create_view))
+        .routes(routes!(views::get_view, views::update_view, views::delete_view))
         .routes(routes!(incidents::list_incidents))
         .routes(routes!(incidents::statistics))
         .routes(routes!(incidents::list_incident_history))

@@ -16,6 +16,8 @@ use perfwatch_live::host_registry::HostRegistry;
 use perfwatch_metrics::SelfMetrics;
 use perfwatch_model::{Catalog, Clock};
 use perfwatch_overview::Overview;
+use perfwatch_query::QueryEngine;
+use perfwatch_query::views::SavedViews;
 use perfwatch_settings::Settings;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +57,10 @@ pub(crate) struct App {
     pub(crate) alerting: Arc<Alerting>,
     /// Overview of all hosts, shared by its viewers.
     pub(crate) overview: Overview,
+    /// Queries over the series of many hosts.
+    pub(crate) queries: QueryEngine,
+    /// Saved views of queries.
+    pub(crate) views: SavedViews,
     /// Collection of agentless hosts.
     pub(crate) agentless: Arc<Agentless>,
     /// Self-metrics of the hub.

@@ -24,6 +24,8 @@ use perfwatch_metrics::recorder::Recorder;
 use perfwatch_model::remote_collector::RemoteCollector;
 use perfwatch_model::{Catalog, Clock, limits};
 use perfwatch_overview::{Overview, OverviewDeps};
+use perfwatch_query::views::SavedViews;
+use perfwatch_query::{QueryDeps, QueryEngine};
 use perfwatch_rules::notification::Notifier;
 use perfwatch_settings::{SettingTargets, SettingValues, Settings};
 use perfwatch_store::accounts::Role;
@@ -250,6 +252,14 @@ async fn build_app(
         metrics: metrics.clone(),
         settings: settings.clone(),
     }));
+    let queries = QueryDeps {
+        store: store.clone(),
+        clock: clock.clone(),
+        catalog: catalog.clone(),
+        directory: directory.clone(),
+        hosts: hosts.clone(),
+        history: history.clone(),
+    };
     let deps = AgentlessDeps {
         store,
         clock: clock.clone(),
@@ -280,6 +290,8 @@ async fn build_app(
         live_feed,
         alerting,
         overview,
+        views: SavedViews::new(&queries),
+        queries: QueryEngine::new(queries),
         metrics,
         ingest_memory: IngestMemory::default(),
         stop,

@@ -217,6 +217,17 @@ limits! {
     /// Stored values that a request decodes.
     READ_CELLS: "read_cells", count(limits::MAX_READ_CELLS), Request,
         "a coarser tier is read; otherwise 422 `too_many_series`";
+    /// Time of a query over many hosts.
+    QUERY_TIME: "query_time", milliseconds(limits::QUERY_TIMEOUT), Request,
+        "the hosts that are left are not read; `left_out` counts them";
+    /// Series of a query over many hosts in its response.
+    QUERY_SERIES: "query_series", count(limits::MAX_QUERY_SERIES), Request,
+        "the series with the largest newest value are returned; `left_out` counts the others";
+    /// Points of series and groups that a query over many hosts has in memory.
+    QUERY_POINTS: "query_points", count(limits::MAX_QUERY_POINTS), Request,
+        "further series are left out; `left_out` counts them";
+    /// Saved views of an account.
+    SAVED_VIEWS: "saved_views", count(limits::MAX_VIEWS_PER_ACCOUNT), Account, "409 `too_many_views`";
 
     // Requests and connections.
     /// Ingest requests of an agent.

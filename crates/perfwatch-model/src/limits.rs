@@ -125,6 +125,15 @@ pub const MAX_RESULT_SERIES: usize = MAX_RESULT_POINTS / 10;
 /// Maximum number of stored values that a request decodes: an hour of raw rows of all 8,192 columns has half
 /// as many.
 pub const MAX_READ_CELLS: usize = 64 << 20;
+/// Maximum time of a query over many hosts; the hosts that are left are not read.
+pub const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
+/// Maximum number of series of a query over many hosts in its response: more lines are not distinguishable.
+pub const MAX_QUERY_SERIES: usize = 200;
+/// Maximum number of points of series and groups that a query over many hosts has in memory: 24 hours of two
+/// queries by host for 1,700 hosts.
+pub const MAX_QUERY_POINTS: usize = 1_000_000;
+/// Maximum number of saved views of an account.
+pub const MAX_VIEWS_PER_ACCOUNT: usize = 100;
 
 /// Length of the recent window that the hub holds in memory.
 pub const RECENT_WINDOW_MS: i64 = 300_000;

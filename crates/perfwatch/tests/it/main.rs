@@ -35,6 +35,7 @@ mod overview;
 mod ownership;
 mod private_files;
 mod proxies;
+mod queries;
 mod reads;
 mod rights;
 mod ssh_secrets;
