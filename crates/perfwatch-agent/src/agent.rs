@@ -1,18 +1,19 @@
 //! Agent startup, ticker and shutdown. The ticker collects, derives and spools one snapshot per tick.
 
+use crate::agent_state::AgentState;
 use crate::collector_pool::CollectorPool;
 use crate::config::AgentConfig;
 use crate::error::AgentError;
 use crate::heartbeat::Heartbeat;
-use crate::pusher::{AgentState, Pusher};
+use crate::pusher::Pusher;
 use crate::self_metrics::{AgentCounters, SelfMetrics};
 use crate::spool::Spool;
 use crate::timeout_source::TimeoutSource;
 use crate::{identity, schedule, scope, url};
 use perfwatch_collect::{CollectorSet, Deriver, LocalRoot, Reading, SnapshotBuilder, Source};
-use perfwatch_model::{BootId, Clock, HostId, Snapshot, wire};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use perfwatch_model::{BootId, Clock, CollectorRequests, HostId, Snapshot, wire};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -46,15 +47,7 @@ impl Agent {
         let spool = Spool::open(&config.state.join("spool"), config.max_spool_bytes);
         let set = CollectorSet::new(&config.disabled_collectors, config.options.clone());
         let interval_ms = u64::try_from(config.interval.as_millis()).unwrap_or(u64::MAX);
-        let shared = Arc::new(AgentState {
-            facts: Mutex::new(None),
-            wake: Condvar::new(),
-            stop: AtomicBool::new(false),
-            revoked: AtomicBool::new(false),
-            min_interval_ms: interval_ms,
-            interval_ms: AtomicU64::new(interval_ms),
-            spool: Mutex::new(spool),
-        });
+        let shared = Arc::new(AgentState::new(spool, interval_ms));
         tracing::info!(host.id = %host, host.name = name, hub.url = url::redact_url(&config.hub), interval_ms, "agent started");
         if url::is_unencrypted(&config.hub) {
             tracing::warn!(
@@ -147,7 +140,7 @@ impl Ticker {
     fn run(mut self) {
         self.last_sequence = self.shared.lock().last_sequence();
         // The first tick needs a previous reading to derive rates.
-        let first = self.pool.read();
+        let first = self.pool.read(&self.shared.collector_requests());
         self.deriver.derive(&first, &self.set.options);
         let mut last_reading_at = first.monotonic;
         let mut next = None;
@@ -170,7 +163,7 @@ impl Ticker {
             if !self.sleep_until(target) {
                 return;
             }
-            let reading = self.pool.read();
+            let reading = self.pool.read(&self.shared.collector_requests());
             let elapsed = reading.monotonic.saturating_sub(last_reading_at);
             last_reading_at = reading.monotonic;
             let snapshot = self.snapshot(&reading, elapsed);
@@ -262,10 +255,10 @@ pub fn collect_once(
 ) -> std::io::Result<Snapshot> {
     let mut pool = CollectorPool::start(source, set, &std::collections::BTreeMap::new(), clock.clone())?;
     let mut deriver = Deriver::default();
-    let first = pool.read();
+    let first = pool.read(&CollectorRequests::new());
     deriver.derive(&first, &set.options);
     std::thread::sleep(rate_interval);
-    let second = pool.read();
+    let second = pool.read(&CollectorRequests::new());
     let elapsed = second.monotonic.saturating_sub(first.monotonic);
     let interval_ms = u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX);
     let derived = deriver.derive(&second, &set.options);

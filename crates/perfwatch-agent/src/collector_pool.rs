@@ -1,11 +1,15 @@
 //! One thread per collector, with timeouts: a collector that hangs or is slow (a failing disk, a slow
 //! sensor bus) neither stops nor delays the others.
+//!
+//! Requests of the hub reduce the runs of these collectors. Collectors that the configuration disables have no
+//! thread, so that no request can start them.
 
+use crate::config::MAX_INTERVAL;
 use perfwatch_collect::{
     Cadence, CollectError, Collector, CollectorCache, CollectorOptions, CollectorSet, Part, PartReading,
     Reading, Source, boot_id, read_one,
 };
-use perfwatch_model::Clock;
+use perfwatch_model::{Clock, CollectorRequest, CollectorRequests};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
@@ -23,11 +27,15 @@ const STACK_BYTES: usize = 256 << 10;
 
 struct CollectorThread {
     collector: &'static Collector,
-    interval: Duration,
+    /// Configured minimum time between two runs.
+    min_interval: Duration,
     trigger: mpsc::SyncSender<()>,
     /// Monotonic start time of the run in progress.
     started_at: Option<Duration>,
-    due: Duration,
+    /// Monotonic start time of the last run.
+    last_start: Option<Duration>,
+    /// Request of the hub.
+    request: CollectorRequest,
     last: Option<PartReading>,
     /// True until `last` is part of a reading.
     unreported: bool,
@@ -66,14 +74,15 @@ impl CollectorPool {
                 }
             };
             std::thread::Builder::new().name(collector.name.into()).stack_size(STACK_BYTES).spawn(run)?;
-            let interval =
+            let min_interval =
                 intervals.get(collector.name).copied().unwrap_or_else(|| collector.cadence.min_interval());
             threads.push(CollectorThread {
                 collector,
-                interval,
+                min_interval,
                 trigger,
                 started_at: None,
-                due: Duration::ZERO,
+                last_start: None,
+                request: CollectorRequest::default(),
                 last: None,
                 unreported: false,
             });
@@ -81,25 +90,25 @@ impl CollectorPool {
         Ok(Self { source, clock, threads, results })
     }
 
-    /// Triggers the collectors that are due, waits up to 200 ms for their results, and returns the reading.
-    pub(crate) fn read(&mut self) -> Reading {
+    /// Triggers the collectors that are due, waits up to 200 ms for their results, and returns the reading. The
+    /// requests of the hub extend intervals and leave out collectors.
+    pub(crate) fn read(&mut self, requests: &CollectorRequests) -> Reading {
         let (wall_ms, now) = (self.clock.wall_ms(), self.clock.monotonic());
         while let Ok((index, part)) = self.results.try_recv() {
             self.threads[index].on_finished(part);
         }
         for thread in &mut self.threads {
-            if thread.started_at.is_none()
-                && now + Duration::from_millis(EARLY_START_TOLERANCE_MS) >= thread.due
-                && thread.trigger.try_send(()).is_ok()
-            {
+            thread.apply(requests.get(thread.collector.name).copied().unwrap_or_default());
+            if thread.is_due(now) && thread.trigger.try_send(()).is_ok() {
                 thread.started_at = Some(now);
-                thread.due = now + thread.interval;
+                thread.last_start = Some(now);
             }
         }
         let deadline = now + COLLECT_TIMEOUT;
         while self
             .threads
             .iter()
+            .filter(|thread| !thread.request.disabled)
             .any(|thread| thread.started_at.is_some_and(|since| now.saturating_sub(since) < HANG_TIMEOUT))
         {
             let remaining = deadline.saturating_sub(self.clock.monotonic());
@@ -108,12 +117,32 @@ impl CollectorPool {
             };
             self.threads[index].on_finished(part);
         }
-        let parts = self.threads.iter_mut().map(|thread| thread.current_part(now)).collect();
+        let enabled = self.threads.iter_mut().filter(|thread| !thread.request.disabled);
+        let parts = enabled.map(|thread| thread.current_part(now)).collect();
         Reading { boot: boot_id(&*self.source), wall_ms, monotonic: now, parts }
     }
 }
 
 impl CollectorThread {
+    fn apply(&mut self, request: CollectorRequest) {
+        if self.request.disabled && !request.disabled {
+            // The result from before the pause is not repeated.
+            self.last = None;
+            self.unreported = false;
+            self.last_start = None;
+        }
+        self.request = request;
+    }
+
+    /// Returns whether a run starts at `now`.
+    fn is_due(&self, now: Duration) -> bool {
+        let interval = self.request.interval(self.min_interval, MAX_INTERVAL);
+        let tolerance = Duration::from_millis(EARLY_START_TOLERANCE_MS);
+        !self.request.disabled
+            && self.started_at.is_none()
+            && self.last_start.is_none_or(|last_start| now + tolerance >= last_start + interval)
+    }
+
     fn on_finished(&mut self, part: PartReading) {
         self.started_at = None;
         self.last = Some(part);
@@ -172,7 +201,7 @@ fn read_catching_panics(
 mod tests {
     use super::*;
     use perfwatch_collect::{CollectContext, Deriver};
-    use perfwatch_model::{MetricDef, SystemClock, Unit};
+    use perfwatch_model::{ManualClock, MetricDef, SystemClock, Unit};
     use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
     const METRICS: &[MetricDef] = &[MetricDef::gauge("t.count", Unit::Count, 0, "Metric of this test.")];
@@ -210,7 +239,7 @@ mod tests {
         let source: Arc<dyn Source> = Arc::new(perfwatch_collect::Capture::default());
         let mut pool = CollectorPool::start(source, &set, &BTreeMap::new(), clock).unwrap();
         for tick in 0..3 {
-            let reading = pool.read();
+            let reading = pool.read(&CollectorRequests::new());
             assert!(matches!(reading.parts[0].result, Err(CollectError::NotAvailable)));
             assert!(
                 matches!(&reading.parts[1].result, Err(CollectError::Failed(error)) if error.contains("panicked"))
@@ -224,6 +253,50 @@ mod tests {
             matches!(later.result, Err(CollectError::Failed(error)) if error == "collector has not returned for 9 s")
         );
         HANG.store(false, Ordering::Relaxed);
-        while pool.read().parts[0].result.is_err() {}
+        while pool.read(&CollectorRequests::new()).parts[0].result.is_err() {}
+    }
+    /// Requests by name.
+    fn requests(list: &[(&str, bool, Option<u32>)]) -> CollectorRequests {
+        let request = |&(name, disabled, interval_ms): &(&str, bool, Option<u32>)| {
+            (name.to_owned(), CollectorRequest { disabled, interval_ms })
+        };
+        list.iter().map(request).collect()
+    }
+
+    static COUNTED: Collector =
+        Collector { name: "counted", metrics: METRICS, cadence: Cadence::EveryTick, read: fast };
+
+    #[test]
+    fn hub_requests_never_exceed_the_configuration() {
+        let clock = Arc::new(ManualClock::starting_at(0));
+        // The configuration of this agent disables the collector "hanging".
+        let set = CollectorSet { collectors: vec![&COUNTED], options: Arc::default() };
+        let source: Arc<dyn Source> = Arc::new(perfwatch_collect::Capture::default());
+        let intervals = BTreeMap::from([("counted".to_owned(), Duration::from_secs(10))]);
+        let mut pool = CollectorPool::start(source, &set, &intervals, clock.clone()).unwrap();
+        // Collectors, and the seconds after the start at which "counted" last started.
+        let mut read = |at_s: u64, list: &[(&str, bool, Option<u32>)]| {
+            let now = clock.monotonic();
+            clock.advance(Duration::from_secs(at_s).saturating_sub(now));
+            let reading = pool.read(&requests(list));
+            while pool.threads[0].started_at.is_some() {
+                let (index, part) = pool.results.recv().unwrap();
+                pool.threads[index].on_finished(part);
+            }
+            let names: Vec<_> = reading.parts.iter().map(|part| part.collector).collect();
+            (names, pool.threads[0].last_start.map(|start| start.as_secs()))
+        };
+        let faster: &[(&str, bool, Option<u32>)] =
+            &[("counted", false, Some(1_000)), ("hanging", false, Some(1_000)), ("unknown", false, None)];
+        assert_eq!(read(100, faster), (vec!["counted"], Some(100)));
+        assert_eq!(read(105, faster), (vec!["counted"], Some(100)));
+        assert_eq!(read(110, faster), (vec!["counted"], Some(110)));
+        let slower = [("counted", false, Some(60_000))];
+        assert_eq!(read(120, &slower), (vec!["counted"], Some(110)));
+        // Without a request, the configured interval counts again.
+        assert_eq!(read(130, &[]), (vec!["counted"], Some(130)));
+        let off = [("counted", true, None)];
+        assert_eq!(read(150, &off), (vec![], Some(130)));
+        assert_eq!(read(160, &[]), (vec!["counted"], Some(160)));
     }
 }

@@ -5,6 +5,7 @@
 //! socket; the only setting that a hub can change is the collection interval.
 
 mod agent;
+mod agent_state;
 mod body_limit;
 mod collector_pool;
 mod config;

@@ -1,6 +1,7 @@
 //! Sends spooled snapshots with backoff: reads the oldest, sends them, deletes them when the hub
 //! acknowledges, otherwise waits with jitter. Runs on a separate thread and never delays the ticker.
 
+use crate::agent_state::AgentState;
 use crate::body_limit::BodyLimit;
 use crate::config::{AgentConfig, MAX_INTERVAL};
 use crate::credential::AgentCredential;
@@ -10,47 +11,11 @@ use crate::hub_client::{EnrollError, HubClient};
 use crate::push_outcome::{PushOutcome, classify, is_rejected_for_form};
 use crate::spool::{self, Spool, SpoolBatch, SpoolEntry};
 use bytes::Bytes;
-use perfwatch_model::wire::{self, Batch, FactsMessage, IngestResponse};
+use perfwatch_model::wire::{self, Batch, IngestResponse};
 use perfwatch_model::{Clock, HostId, limits};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-
-/// State that the ticker and the pusher share.
-pub(crate) struct AgentState {
-    pub(crate) spool: Mutex<Spool>,
-    /// Newest host facts, sent when the hub requests them.
-    pub(crate) facts: Mutex<Option<FactsMessage>>,
-    /// Notified when a snapshot was spooled or the agent stops.
-    pub(crate) wake: Condvar,
-    pub(crate) stop: AtomicBool,
-    /// Set when the hub revoked this agent; both threads stop.
-    pub(crate) revoked: AtomicBool,
-    /// Configured collection interval in milliseconds; the hub can only ask for a longer interval.
-    pub(crate) min_interval_ms: u64,
-    /// Collection interval in milliseconds; responses of the hub can change it.
-    pub(crate) interval_ms: AtomicU64,
-}
-
-impl AgentState {
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Spool> {
-        self.spool.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.stop.load(Ordering::Acquire) || self.is_revoked()
-    }
-
-    pub(crate) fn is_revoked(&self) -> bool {
-        self.revoked.load(Ordering::Acquire)
-    }
-
-    /// Sleeps for `time`, or until the agent stops.
-    fn sleep(&self, time: Duration) {
-        let guard = self.lock();
-        let _ = self.wake.wait_timeout_while(guard, time, |_| !self.is_stopping());
-    }
-}
 
 /// Sends spooled snapshots until the agent stops, then makes one last attempt.
 pub(crate) struct Pusher {
@@ -301,8 +266,8 @@ impl Pusher {
         Some(retry_after.map_or(pause, |delay| delay.min(MAX_INTERVAL).max(pause)))
     }
 
-    /// Logs rejected snapshots and applies the interval that the hub requests. A hub can ask for fewer snapshots,
-    /// never for more than the agent's own configuration allows.
+    /// Logs rejected snapshots and applies the interval and the collectors that the hub requests. A hub can ask
+    /// for fewer snapshots and collectors, never for more than the agent's own configuration allows.
     fn apply_response(&self, response: &IngestResponse) {
         for rejected in response.rejected.iter().take(3) {
             tracing::warn!(code = rejected.code, reason = rejected.message, "hub rejected a snapshot");
@@ -312,6 +277,9 @@ impl Pusher {
         let interval_ms = response.interval_ms.map_or(min_ms, |ms| u64::from(ms).clamp(min_ms, max_ms));
         if self.shared.interval_ms.swap(interval_ms, Ordering::AcqRel) != interval_ms {
             tracing::info!(interval_ms, "collection interval changed by the hub");
+        }
+        if self.shared.replace_collector_requests(&response.collectors) {
+            tracing::info!(requests = ?response.collectors, "collectors changed by the hub");
         }
     }
 

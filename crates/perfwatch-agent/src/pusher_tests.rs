@@ -115,15 +115,7 @@ fn valid_part_of_a_rejected_snapshot_is_sent() {
     };
     let mut spool = Spool::open(&folder.path().join("spool"), 1 << 20);
     spool.append(&snapshot);
-    let shared = Arc::new(AgentState {
-        spool: Mutex::new(spool),
-        facts: Mutex::new(None),
-        wake: Condvar::new(),
-        stop: AtomicBool::new(false),
-        revoked: AtomicBool::new(false),
-        min_interval_ms: 1_000,
-        interval_ms: AtomicU64::new(1_000),
-    });
+    let shared = Arc::new(AgentState::new(spool, 1_000));
     let clock: Arc<dyn Clock> = Arc::new(perfwatch_model::SystemClock::new());
     let mut pusher = Pusher::new(shared.clone(), clock, &config, HostId::generate(), "x".to_owned()).unwrap();
     let pending = shared.lock().pending_batch(10).unwrap();
@@ -138,4 +130,16 @@ fn valid_part_of_a_rejected_snapshot_is_sent() {
     let sent = wire::decode_snapshot(reduced.snapshots[0].clone(), &shapes, &|text| text.into()).unwrap();
     assert_eq!((sent.seq, &sent.values[..]), (5, &[7, 8][..]));
     assert!(sent.errors[0].message.contains("duplicate fan.speed"), "{:?}", sent.errors);
+}
+
+#[test]
+fn responses_with_collectors_are_compatible_in_both_directions() {
+    let parse = |text| serde_json::from_str::<IngestResponse>(text).unwrap();
+    // A hub without requests, and a hub whose requests have more fields than this agent knows.
+    assert!(parse(r#"{"accepted":1}"#).collectors.is_empty());
+    let newer = parse(r#"{"accepted":1,"collectors":{"disk":{"interval_ms":5000,"mode":"light"}}}"#);
+    assert_eq!(newer.collectors["disk"].interval_ms, Some(5_000));
+    // Agents of earlier versions receive what they received before.
+    let text = serde_json::to_string(&IngestResponse::default()).unwrap();
+    assert!(!text.contains("collectors"), "{text}");
 }

@@ -146,6 +146,8 @@ pub const ROUTES: &[(&str, &str, Access, Accepts)] = &[
     ("GET", "/api/v1/settings", MinRole(Admin), Any),
     ("PUT", "/api/v1/settings", MinRole(Admin), RecentSession),
     ("POST", "/api/v1/settings/preview", MinRole(Admin), Any),
+    ("GET", "/api/v1/collectors", MinRole(Admin), Any),
+    ("PUT", "/api/v1/collectors", MinRole(Admin), RecentSession),
     ("GET", "/api/v1/system", MinRole(Viewer), Any),
     ("GET", "/api/v1/system/series", MinRole(Viewer), Any),
     ("GET", "/api/v1/system/tasks", MinRole(Viewer), Any),
@@ -286,7 +288,7 @@ mod tests {
     use crate::jwt;
 
     /// Routes with everything that grants access: users, factors, tokens, stored secrets.
-    const LASTING: [(&str, &str); 14] = [
+    const LASTING: [(&str, &str); 15] = [
         ("POST", "/api/v1/channels"),
         ("PUT", "/api/v1/channels/{id}"),
         ("POST", "/api/v1/servers"),
@@ -296,6 +298,7 @@ mod tests {
         ("POST", "/api/v1/enrollment-tokens"),
         ("POST", "/api/v1/tokens"),
         ("PUT", "/api/v1/settings"),
+        ("PUT", "/api/v1/collectors"),
         ("POST", "/api/v1/auth/totp"),
         ("PUT", "/api/v1/auth/totp"),
         ("POST", "/api/v1/users"),
@@ -341,7 +344,7 @@ mod tests {
         let api_token = Credential::Bearer(format!("pwt_{}", "0".repeat(64)));
         let signed = Credential::Bearer("eyJ.a.b".to_owned());
         // The last five routes change users and factors, the routes before them settings and API tokens.
-        let (users, tokens) = (&LASTING[9..], &LASTING[7..]);
+        let (users, tokens) = (&LASTING[10..], &LASTING[7..]);
         for (credential, confirmation, want) in [
             (&signed, C::None, sorted(&[&LASTING, &OWN_ACCOUNT])),
             (&api_token, C::None, sorted(&[tokens, &OWN_ACCOUNT])),

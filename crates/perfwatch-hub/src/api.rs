@@ -10,6 +10,7 @@ pub(crate) mod catalog;
 pub(crate) mod channels;
 pub(crate) mod collection_jobs;
 pub(crate) mod collections;
+pub(crate) mod collectors;
 mod definitions;
 pub(crate) mod enrollment_tokens;
 pub(crate) mod health;
@@ -121,6 +122,7 @@ fn hub_routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
         .routes(routes!(settings::get_settings, settings::update_settings))
         .routes(routes!(settings::preview_settings))
+        .routes(routes!(collectors::get_collectors, collectors::update_collectors))
         .routes(routes!(system::system))
         .routes(routes!(system::hub_series))
         .routes(routes!(system::list_tasks))

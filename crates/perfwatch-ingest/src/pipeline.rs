@@ -137,7 +137,7 @@ pub struct PipelineDeps {
     pub clock: Arc<dyn Clock>,
     /// Counts accepted, rejected and duplicate snapshots.
     pub metrics: Arc<SelfMetrics>,
-    /// Collection interval requested from agents.
+    /// Collection interval and collectors requested from agents.
     pub settings: Settings,
 }
 
@@ -269,10 +269,8 @@ impl Pipeline {
             // Valid snapshots would be rejected as in the future.
             return Err(SubmitError::ClockNotSet);
         }
-        let mut response = IngestResponse {
-            interval_ms: self.deps.settings.values().agent_interval_ms(),
-            ..IngestResponse::default()
-        };
+        let (interval_ms, collectors) = self.deps.settings.collection_requests(submission.host.id);
+        let mut response = IngestResponse { interval_ms, collectors, ..IngestResponse::default() };
         let (mut valid, new_clock) =
             self.correct_and_validate(&mut submission, now_ms, &mut response.rejected);
         self.deps.metrics.rejected(response.rejected.len());

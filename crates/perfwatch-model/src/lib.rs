@@ -6,6 +6,7 @@
 
 pub mod catalog;
 pub mod clock;
+pub mod collector_request;
 pub mod column;
 pub mod duration;
 pub mod fixed_point;
@@ -29,6 +30,7 @@ pub mod wire;
 
 pub use catalog::{Catalog, MetricDef, MetricKind, Rollup, Unit};
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use collector_request::{CollectorRequest, CollectorRequests};
 pub use column::Column;
 pub use duration::HumanDuration;
 pub use fixed_point::{MAX_SCALED, MISSING, scale, unscale};

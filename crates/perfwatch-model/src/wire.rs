@@ -17,7 +17,7 @@ pub use reduce::{reduce_snapshot, shrink_snapshot};
 use crate::fixed_point::MAX_DECIMALS;
 use crate::printable::{is_hidden, printable_within};
 use crate::snapshot::{CollectorError, HostFacts, HostRef, ProcessRow, Snapshot};
-use crate::{BootId, Column, HostId, Shape, ShapeId, limits};
+use crate::{BootId, CollectorRequests, Column, HostId, Shape, ShapeId, limits};
 use bytes::Bytes;
 use count::{count_fields, decoded_bytes};
 use prost::Message;
@@ -170,6 +170,9 @@ pub struct IngestResponse {
     pub facts_requested: bool,
     /// Collection interval requested by the hub, milliseconds; `None` leaves it to the agent.
     pub interval_ms: Option<u32>,
+    /// Collectors that the hub asks to run less often or not at all.
+    #[serde(skip_serializing_if = "CollectorRequests::is_empty")]
+    pub collectors: CollectorRequests,
 }
 
 /// Permanently rejected snapshot of a batch.

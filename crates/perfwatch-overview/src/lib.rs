@@ -3,6 +3,7 @@
 //! serving threads.
 
 mod activity;
+pub mod collector_cost;
 mod course;
 mod day;
 mod fleet;

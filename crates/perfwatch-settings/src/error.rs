@@ -18,6 +18,14 @@ pub enum SettingsError {
         /// What is accepted.
         message: String,
     },
+    /// A collection policy that is not accepted.
+    #[error("{field}: {message}")]
+    InvalidPolicy {
+        /// Path of the field.
+        field: String,
+        /// What is accepted.
+        message: String,
+    },
     /// A setting that the configuration of this hub sets.
     #[error("{name}: set as {config_key} in the configuration; remove it there to change it here")]
     Locked {
@@ -52,6 +60,7 @@ impl From<SettingsError> for ApiError {
         match error {
             SettingsError::Unknown(_) => Self::unprocessable("unknown_setting", message),
             SettingsError::Invalid { .. } => Self::unprocessable("invalid_setting", message),
+            SettingsError::InvalidPolicy { .. } => Self::unprocessable("invalid_collectors", message),
             SettingsError::Locked { .. } => Self::unprocessable("setting_locked", message),
             SettingsError::Conflict => CommitError::Conflict.into(),
             SettingsError::Access(error) => error.into(),

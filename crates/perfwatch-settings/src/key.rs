@@ -70,6 +70,10 @@ const DAY_S: i64 = 86_400;
 /// Maximum retention: times before 2020 are rejected, and roll-ups are sized for decades.
 const MAX_RETENTION_S: i64 = 3_650 * DAY_S;
 const MAX_SIZE_BYTES: i64 = 1 << 50;
+/// Minimum interval that agents accept.
+pub(crate) const MIN_COLLECTION_INTERVAL_MS: i64 = 250;
+/// Maximum interval that agents accept.
+pub(crate) const MAX_COLLECTION_INTERVAL_MS: i64 = 3_600_000;
 const MAX_RATE: i64 = 1_000_000;
 /// Minimum rate of the API: a smaller rate would lock administrators out of this page.
 const MIN_API_RATE: i64 = 10;
@@ -112,7 +116,8 @@ impl SettingKey {
             }
             Self::MinFree => def("min_free_bytes", Some("hub.min_free_space"), Storage, (0, MAX_SIZE_BYTES)),
             Self::AgentInterval => {
-                def("agent_interval_ms", Some("hub.interval"), Collection, (250, 3_600_000))
+                let range = (MIN_COLLECTION_INTERVAL_MS, MAX_COLLECTION_INTERVAL_MS);
+                def("agent_interval_ms", Some("hub.interval"), Collection, range)
             }
             Self::SessionIdleTimeout => {
                 let range = (300, 365 * DAY_S);

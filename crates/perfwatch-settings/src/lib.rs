@@ -5,12 +5,17 @@
 //! stored values are one JSON document; a change replaces it only if it did not change since the
 //! change was decided.
 
+mod collection;
 mod error;
 mod key;
 mod preview;
 mod response;
 mod volume;
 
+pub use collection::{
+    CollectionOverride, CollectionPolicy, CollectionPolicyResponse, CollectorInfo, CollectorSetting,
+    PolicyService, UpdateCollectionPolicyRequest,
+};
 pub use error::SettingsError;
 pub use key::{SettingDef, SettingGroup, SettingKey, SettingValues};
 pub use preview::{PreviewResponse, PreviewWarning, PreviewWarningCode, TierPreview};
@@ -19,7 +24,7 @@ pub use response::{FixedSetting, SettingResponse, SettingSource, SettingsRespons
 use perfwatch_auth::{Actor, AuthDirectory};
 use perfwatch_history::History;
 use perfwatch_http::rate_limit::RateLimiters;
-use perfwatch_model::Clock;
+use perfwatch_model::{Clock, CollectorRequests, HostId};
 use perfwatch_store::audit::AuditEntry;
 use perfwatch_store::settings::get_setting;
 use perfwatch_store::{FailureStreak, Store, StoreError, Transaction};
@@ -52,6 +57,8 @@ pub struct ConfiguredSettings {
     pub sources: BTreeMap<String, SettingSource>,
     /// Settings that cannot be changed while the hub runs.
     pub fixed: Vec<FixedSetting>,
+    /// Collectors of agents of this version.
+    pub collectors: Vec<CollectorInfo>,
 }
 
 /// Services that a change of settings affects.
@@ -92,6 +99,7 @@ pub struct SettingsService {
     base: SettingValues,
     targets: SettingTargets,
     state: RwLock<Arc<SettingsState>>,
+    policy: PolicyService,
     volumes: VolumeCache,
 }
 
@@ -106,6 +114,8 @@ impl Settings {
         targets: SettingTargets,
     ) -> Result<Self, StoreError> {
         let state = SettingsState { text: None, stored: StoredSettings::default(), values: base };
+        let access = (store.clone(), clock.clone());
+        let policy = PolicyService::new(access, targets.directory.clone(), configured.collectors.clone());
         let service = SettingsService {
             store,
             clock,
@@ -113,9 +123,11 @@ impl Settings {
             base,
             targets,
             state: RwLock::new(Arc::new(state)),
+            policy,
             volumes: VolumeCache::default(),
         };
         service.refresh().await?;
+        service.policy.refresh().await?;
         Ok(Self(Arc::new(service)))
     }
 
@@ -128,7 +140,11 @@ impl Settings {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            if let Some(error) = failures.first_error(&self.refresh().await) {
+            let refreshed = match self.refresh().await {
+                Ok(()) => self.policy.refresh().await,
+                failed => failed,
+            };
+            if let Some(error) = failures.first_error(&refreshed) {
                 tracing::warn!(%error, "failed to refresh settings; using the cached copy");
             }
         }
@@ -143,6 +159,18 @@ impl SettingsService {
     /// Values in effect.
     pub fn values(&self) -> SettingValues {
         self.state().values
+    }
+
+    /// Collectors and intervals requested from agents.
+    pub fn policy(&self) -> &PolicyService {
+        &self.policy
+    }
+
+    /// Interval and collectors that the hub requests from the agent of a host; a sender without a known host gets
+    /// those of all hosts.
+    pub fn collection_requests(&self, host: Option<HostId>) -> (Option<u32>, CollectorRequests) {
+        let (interval_ms, requests) = self.policy.requests(host);
+        (interval_ms.or_else(|| self.values().agent_interval_ms()), requests)
     }
 
     /// Source of a setting; `None` while no configuration or stored value sets it.

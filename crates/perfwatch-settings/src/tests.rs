@@ -36,7 +36,9 @@ async fn start(store: &Arc<dyn Store>, sources: &[(&str, SettingSource)]) -> Tes
     let rate_limiters = RateLimiters::new(rates);
     let base = SettingValues::new(&config, lifetimes, rates, None);
     let sources = sources.iter().map(|(key, source)| ((*key).to_owned(), *source)).collect();
-    let configured = ConfiguredSettings { sources, fixed: Vec::new() };
+    let collector = |name| CollectorInfo { name, metrics: 1, default_interval_ms: 0 };
+    let collectors = vec![collector("cpu"), collector("processes")];
+    let configured = ConfiguredSettings { sources, fixed: Vec::new(), collectors };
     let targets = SettingTargets { history: history.clone(), directory: directory.clone(), rate_limiters };
     let settings = Settings::open((store.clone(), clock), (base, configured), targets).await.unwrap();
     TestHub { settings, history, directory }
@@ -175,4 +177,82 @@ async fn configuration_overrides_stored_settings() {
     let response = locked.settings.response();
     assert_eq!(source(&response, "raw_retention_s"), SettingSource::Environment);
     assert_eq!(start(&store, &[]).await.history.config().raw_retention.as_secs(), 3 * 86_400);
+}
+
+fn policy(json: &str) -> CollectionPolicy {
+    serde_json::from_str(json).unwrap()
+}
+
+async fn put_policy(hub: &TestHub, version: i64, json: &str) -> Result<(), String> {
+    let request = UpdateCollectionPolicyRequest { version, policy: policy(json) };
+    hub.settings.policy().update(&hub.actor(), request).await.map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn later_overrides_replace_the_values_of_earlier_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open_store(folder.path());
+    let (hub, other) = (start(&store, &[]).await, start(&store, &[]).await);
+    let (plain, tagged, named) = (HostId::generate(), HostId::generate(), HostId::generate());
+    let tx = Transaction::build(|tx| tx.host_tags().set(tagged, &["env=lab".to_owned()]));
+    store.commit(tx).await.unwrap();
+    let json = format!(
+        r#"{{"collectors":{{"processes":{{"disabled":true}},"cpu":{{"interval_ms":10000}}}},"overrides":[
+            {{"tags":["env=lab"],"interval_ms":60000,"collectors":{{"cpu":{{"interval_ms":30000}}}}}},
+            {{"hosts":["{named}"],"tags":["env=lab"],"collectors":{{"processes":{{}}}}}}]}}"#
+    );
+    hub.settings.update(&hub.actor(), &change(0, &[("agent_interval_ms", Some(5_000))])).await.unwrap();
+    put_policy(&hub, 0, &json).await.unwrap();
+    let requests = |hub: &TestHub, host| {
+        let (interval_ms, requests) = hub.settings.collection_requests(host);
+        (interval_ms, serde_json::to_string(&requests).unwrap())
+    };
+    let off = r#""processes":{"disabled":true,"interval_ms":null}"#;
+    let cpu = |ms: u32| format!(r#""cpu":{{"disabled":false,"interval_ms":{ms}}}"#);
+    other.settings.refresh().await.unwrap();
+    other.settings.policy.refresh().await.unwrap();
+    // A hub that starts later knows the tags.
+    let fresh = start(&store, &[]).await;
+    assert_eq!(requests(&fresh, None), (Some(5_000), format!("{{{},{off}}}", cpu(10_000))));
+    assert_eq!(requests(&fresh, Some(plain)), (Some(5_000), format!("{{{},{off}}}", cpu(10_000))));
+    // The last override lets "processes" run as the agent is configured.
+    assert_eq!(requests(&fresh, Some(tagged)), (Some(60_000), format!("{{{}}}", cpu(30_000))));
+    assert_eq!(requests(&fresh, Some(named)), (Some(5_000), format!("{{{}}}", cpu(10_000))));
+    assert_eq!(requests(&other, Some(named)), (Some(5_000), format!("{{{}}}", cpu(10_000))));
+    let response = fresh.settings.policy().response(&[plain, tagged, named], BTreeMap::new());
+    assert_eq!((response.version, response.selected_hosts), (1, vec![1, 2]));
+    let entries =
+        list_audit_entries(&*store, AuditFilter { limit: 1, ..AuditFilter::default() }).await.unwrap();
+    assert_eq!((entries[0].action.as_str(), entries[0].actor.as_str()), ("collectors.update", "user vera"));
+    assert!(entries[0].after.as_ref().unwrap().contains("env=lab"));
+}
+
+#[tokio::test]
+async fn invalid_and_stale_policies_are_rejected() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = start(&open_store(folder.path()), &[]).await;
+    let many = format!(r#"{{"overrides":[{}]}}"#, vec![r#"{"tags":["a"],"interval_ms":1000}"#; 51].join(","));
+    for (json, message) in [
+        (r#"{"collectors":{"gpu":{}}}"#, "collectors: unknown collector; expected cpu, processes"),
+        (
+            r#"{"collectors":{"cpu":{"interval_ms":1}}}"#,
+            "collectors.cpu.interval_ms: 1 is not between 250 and 3600000",
+        ),
+        (r#"{"overrides":[{"interval_ms":1000}]}"#, "overrides[0]: must select hosts by id or tag"),
+        (r#"{"overrides":[{"tags":["a"]}]}"#, "overrides[0]: must set an interval or a collector"),
+        (r#"{"overrides":[{"tags":["a b"],"interval_ms":1000}]}"#, "overrides[0].tags: tag must have"),
+        (
+            r#"{"overrides":[{"tags":["a"],"interval_ms":3600001}]}"#,
+            "overrides[0].interval_ms: 3600001 is not between 250 and 3600000",
+        ),
+        (many.as_str(), "overrides: at most 50 are allowed"),
+    ] {
+        let error = put_policy(&hub, 0, json).await.unwrap_err();
+        assert!(error.starts_with(message), "{error}");
+    }
+    put_policy(&hub, 0, r#"{"collectors":{"cpu":{"disabled":true}}}"#).await.unwrap();
+    let error = put_policy(&hub, 0, r#"{"collectors":{}}"#).await.unwrap_err();
+    assert_eq!(error, "modified concurrently; reload and retry");
+    // Unknown fields are misspelled options.
+    assert!(serde_json::from_str::<CollectionPolicy>(r#"{"override":[]}"#).is_err());
 }

@@ -114,7 +114,7 @@ async fn decode_and_submit(
         response.duplicates += of_host.duplicates;
         response.rejected.extend(of_host.rejected);
         response.facts_requested |= of_host.facts_requested;
-        response.interval_ms = of_host.interval_ms;
+        (response.interval_ms, response.collectors) = (of_host.interval_ms, of_host.collectors);
     }
     if let Some(error) = failure {
         return Err(error);

@@ -14,6 +14,7 @@ mod body_limit;
 mod cli;
 mod collect;
 mod collection_progress;
+mod collectors;
 mod crash;
 mod documentation;
 mod encryption;

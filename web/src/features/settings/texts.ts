@@ -111,6 +111,48 @@ export const texts = {
     effectNone: 'Each agent sends at its configured interval, 2 s by default.',
     agentsNote: 'Agents apply the interval with their next snapshot. They cannot be commanded in any other way.',
   },
+  collectors: {
+    title: 'Collectors',
+    note: 'A request to agents: each applies it only where it does less than its own configuration.',
+    profile: 'Hosts',
+    allHosts: 'All hosts',
+    add: 'Override for some hosts',
+    edit: 'Hosts',
+    remove: 'Remove override',
+    selected: { one: '{count} host', other: '{count} hosts' },
+    dialogTitle: 'Hosts of the override',
+    apply: 'Apply',
+    overrideInterval: 'Interval of these agents',
+    sameInterval: 'as all hosts',
+    on: 'Collector',
+    collects: 'Collects',
+    interval: 'Interval',
+    intervalHint: 'Minimum time between two runs. Empty leaves it to each agent.',
+    intervalLabel: 'Interval of {name}',
+    everySample: 'every sample',
+    metrics: 'Metrics',
+    cost: 'Cost',
+    costHint: 'Mean duration of a run, over the hosts that send now',
+    inherit: 'As all hosts',
+    inheritLabel: '{name}: as all hosts',
+    about: {
+      cpu: 'Usage in total and per core, context switches, interrupts',
+      frequency: 'CPU frequency',
+      load: 'Load averages',
+      pressure: 'Pressure of CPU, memory and I/O (PSI)',
+      memory: 'Memory, swap, huge pages',
+      vmstat: 'Page faults, swapping, OOM kills',
+      network: 'Interfaces: traffic, errors, drops',
+      sockets: 'Sockets, retransmits',
+      tcp_states: 'TCP connections by state',
+      disk: 'Throughput, IOPS, latency, queue',
+      filesystem: 'Size, inodes, read-only and hanging mounts',
+      processes: 'Top processes by CPU, memory and I/O',
+      temperature: 'Sensors and fans',
+      system: 'Uptime, users, open files, time sync',
+      facts: 'OS, kernel, CPU model',
+    },
+  },
   security: {
     sessions: 'Sessions',
     idle: 'Idle timeout',
@@ -150,5 +192,10 @@ export const texts = {
     icons: 'Icons',
   },
 } as const
+
+type KnownCollector = keyof typeof texts.collectors.about
+
+/** Whether the texts describe a collector; those of newer agents have no description. */
+export const isCollector = (name: string): name is KnownCollector => Object.hasOwn(texts.collectors.about, name)
 
 export const st = translator(texts)

@@ -2,7 +2,7 @@
 //! changed while the hub runs.
 
 use crate::config::{SETTINGS, SettingOrigin, Settings};
-use perfwatch_settings::{ConfiguredSettings, FixedSetting, SettingKey, SettingSource};
+use perfwatch_settings::{CollectorInfo, ConfiguredSettings, FixedSetting, SettingKey, SettingSource};
 use serde_json::Value;
 
 /// Settings whose value may contain a password in an address.
@@ -28,7 +28,16 @@ pub(super) fn configured_settings(settings: &Settings) -> ConfiguredSettings {
         description,
         source: settings.sources.get(*key).map_or(SettingSource::Default, |origin| source(*origin)),
     });
-    ConfiguredSettings { sources: sources.collect(), fixed: fixed.collect() }
+    let collectors = perfwatch_collect::COLLECTORS.iter().map(|collector| CollectorInfo {
+        name: collector.name,
+        metrics: collector.metrics.len(),
+        default_interval_ms: collector.cadence.min_interval().as_secs() * 1_000,
+    });
+    ConfiguredSettings {
+        sources: sources.collect(),
+        fixed: fixed.collect(),
+        collectors: collectors.collect(),
+    }
 }
 
 /// Value of a setting as text. Secrets are serialized as `***`.
