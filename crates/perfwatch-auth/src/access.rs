@@ -73,6 +73,7 @@ pub const ROUTES: &[(&str, &str, Access, Accepts)] = &[
     ("GET", "/api/v1/live", MinRole(Viewer), Any),
     ("GET", "/api/v1/catalog", MinRole(Viewer), Any),
     ("GET", "/api/v1/hosts", MinRole(Viewer), Any),
+    ("PATCH", "/api/v1/hosts", MinRole(Operator), Any),
     ("GET", "/api/v1/overview", MinRole(Viewer), Any),
     ("GET", "/api/v1/overview/history", MinRole(Viewer), Any),
     ("GET", "/api/v1/overview/activity", MinRole(Viewer), Any),

@@ -412,14 +412,18 @@ impl AuthDirectory {
 }
 
 impl WriteGuard<'_> {
-    /// Commits writes with their audit entry, all or none, and reloads the directory.
+    /// Commits writes with their audit entries, all or none, and reloads the directory.
     ///
     /// # Errors
     /// Returns [`CommitError::Conflict`] if another hub changed access data since
     /// [`AuthDirectory::begin_write`], [`CommitError::Store`] if the store fails.
-    pub async fn commit(&self, mut tx: Transaction, entry: Option<AuditEntry>) -> Result<(), CommitError> {
+    pub async fn commit(
+        &self,
+        mut tx: Transaction,
+        entries: impl IntoIterator<Item = AuditEntry>,
+    ) -> Result<(), CommitError> {
         let at_ms = self.directory.now_ms();
-        if let Some(entry) = entry {
+        for entry in entries {
             tx.audit().insert(&AuditEntry { at_ms, ..entry });
         }
         tx.revision(Revision::Access).bump(self.base_revision);

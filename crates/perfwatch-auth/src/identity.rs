@@ -266,6 +266,11 @@ impl Identity {
         self.host_tags.is_empty() || snapshot.host_tags.get(&host).is_some_and(has_tag)
     }
 
+    /// Returns whether a host with these tags is within the identity's host tags.
+    pub fn includes_host_with(&self, tags: &[String]) -> bool {
+        self.host_tags.is_empty() || tags.iter().any(|tag| self.host_tags.contains(tag))
+    }
+
     /// Returns whether everything that these tags give access to is within the identity's own limit. No tags
     /// give access to all hosts.
     pub fn includes_scope(&self, host_tags: &[String]) -> bool {

@@ -67,6 +67,15 @@ pub fn validate_tags(tags: &[String]) -> Result<Vec<String>, ApiError> {
     Ok(tags)
 }
 
+/// Tags after some are removed and others added; an added tag counts if it is in both lists.
+///
+/// # Errors
+/// Returns `invalid_tags` as [`validate_tags`].
+pub fn change_tags(tags: &[String], added: &[String], removed: &[String]) -> Result<Vec<String>, ApiError> {
+    let remaining = tags.iter().filter(|tag| !removed.contains(tag));
+    validate_tags(&remaining.chain(added).cloned().collect::<Vec<_>>())
+}
+
 /// Time of a query parameter, milliseconds since 1970.
 ///
 /// # Errors

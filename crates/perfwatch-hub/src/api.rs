@@ -47,7 +47,7 @@ pub(crate) fn timed_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(recent::recent))
         .routes(routes!(live_poll::live_poll))
         .routes(routes!(catalog::list_metrics))
-        .routes(routes!(hosts::list_hosts))
+        .routes(routes!(hosts::list_hosts, hosts::update_hosts))
         .routes(routes!(overview::overview))
         .routes(routes!(overview::overview_history))
         .routes(routes!(overview::activity))

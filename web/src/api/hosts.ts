@@ -36,3 +36,16 @@ export function useHosts(options: Pick<QueryOptions, 'refetchInterval'> = {}) {
 /** Replaces the tags of a host. */
 export const setHostTags = (id: string, tags: string[]) =>
   unwrap(api.PUT('/api/v1/hosts/{id}/tags', { params: { path: { id } }, body: { tags } }))
+
+/** Hosts of one request, as the hub limits them. */
+const MAX_CHANGED_HOSTS = 1_000
+
+/** Adds tags to hosts and removes others. Resolves to the number of hosts whose tags changed. */
+export async function changeHostTags(ids: readonly string[], addTags: string[], removeTags: string[]): Promise<number> {
+  let changed = 0
+  for (let from = 0; from < ids.length; from += MAX_CHANGED_HOSTS) {
+    const body = { ids: ids.slice(from, from + MAX_CHANGED_HOSTS), add_tags: addTags, remove_tags: removeTags }
+    changed += (await unwrap(api.PATCH('/api/v1/hosts', { body }))).changed
+  }
+  return changed
+}

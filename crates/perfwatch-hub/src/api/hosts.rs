@@ -5,6 +5,7 @@ use crate::host_access;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use perfwatch_auth::{Actor, Identity};
 use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_http::body::JsonBody;
 use perfwatch_http::{ApiError, Audited, Caller, params};
@@ -12,7 +13,9 @@ use perfwatch_live::host_registry::Host;
 use perfwatch_live::host_status::{CollectionMethod, HostStatus};
 use perfwatch_model::{HostFacts, HostId};
 use perfwatch_store::Transaction;
+use perfwatch_store::audit::AuditEntry;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
 
@@ -132,15 +135,104 @@ pub(crate) async fn set_host_tags(
     Path(id): Path<String>,
     JsonBody(request): JsonBody<TagsRequest>,
 ) -> Result<Json<HostResponse>, ApiError> {
-    let after = TagsRequest { tags: params::validate_tags(&request.tags)? };
+    let after = params::validate_tags(&request.tags)?;
     let guard = app.directory.begin_write(&actor).await?;
     let host = host_access::host(&app, &actor.identity, &id)?;
-    let tags = app.directory.snapshot().host_tags(host.record.id).to_vec();
-    let (before, object) = (TagsRequest { tags }, format!("host {}", host.record.name));
-    let entry = actor.audit_change("host.set_tags", object, Some(&before), Some(&after));
-    let tx = Transaction::build(|tx| tx.host_tags().set(host.record.id, &after.tags));
+    let before = app.directory.snapshot().host_tags(host.record.id).to_vec();
+    require_own_scope(&actor.identity, &after)?;
+    let tx = Transaction::build(|tx| tx.host_tags().set(host.record.id, &after));
+    let entry = tag_change(&actor, &host.record.name, before, after);
     guard.commit(tx, Some(entry)).await?;
     Ok(Json(to_response(&app, host, &app.directory.snapshot(), app.clock.wall_ms())))
+}
+
+/// Maximum number of hosts that one request changes.
+const MAX_CHANGED_HOSTS: usize = 1_000;
+
+/// Change of the tags of several hosts.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UpdateHostsRequest {
+    /// Ids of 1 to 1,000 hosts.
+    #[schema(value_type = Vec<uuid::Uuid>)]
+    ids: BTreeSet<HostId>,
+    /// Tags that each host gets.
+    #[serde(default)]
+    add_tags: Vec<String>,
+    /// Tags that each host loses.
+    #[serde(default)]
+    remove_tags: Vec<String>,
+}
+
+/// Number of changed hosts.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct UpdateHostsResponse {
+    /// Hosts whose tags changed; others had these tags already.
+    changed: usize,
+}
+
+/// Change the tags of several hosts
+///
+/// All hosts are changed, or none.
+#[utoipa::path(
+    patch, path = "/api/v1/hosts", tag = "hosts",
+    request_body = UpdateHostsRequest,
+    responses((status = 200, body = UpdateHostsResponse), (status = 404), (status = 409), (status = 422)),
+)]
+pub(crate) async fn update_hosts(
+    State(app): State<Arc<App>>,
+    Audited(actor): Audited,
+    JsonBody(request): JsonBody<UpdateHostsRequest>,
+) -> Result<Json<UpdateHostsResponse>, ApiError> {
+    let UpdateHostsRequest { ids, add_tags, remove_tags } = request;
+    if ids.is_empty() || ids.len() > MAX_CHANGED_HOSTS {
+        let message = format!("ids: expected 1 to {MAX_CHANGED_HOSTS} hosts");
+        return Err(ApiError::unprocessable("invalid_hosts", message));
+    }
+    let (add_tags, remove_tags) = (params::validate_tags(&add_tags)?, params::validate_tags(&remove_tags)?);
+    if add_tags.is_empty() && remove_tags.is_empty() {
+        return Err(ApiError::unprocessable("invalid_tags", "add_tags or remove_tags must contain a tag"));
+    }
+    let guard = app.directory.begin_write(&actor).await?;
+    let auth_snapshot = app.directory.snapshot();
+    let (mut tx, mut entries) = (Transaction::default(), Vec::new());
+    for id in ids {
+        let host = app.hosts.get(id).filter(|_| actor.identity.can_view(&auth_snapshot, id));
+        let host = host.ok_or_else(|| ApiError::not_found(format!("host {id} not found")))?;
+        let before = auth_snapshot.host_tags(id);
+        let after = params::change_tags(before, &add_tags, &remove_tags).map_err(|error| {
+            let message = format!("host {}: {}", host.record.name, error.message());
+            ApiError::unprocessable("invalid_tags", message)
+        })?;
+        require_own_scope(&actor.identity, &after)?;
+        if after != before {
+            tx.host_tags().set(id, &after);
+            entries.push(tag_change(&actor, &host.record.name, before.to_vec(), after));
+        }
+    }
+    let changed = entries.len();
+    if changed > 0 {
+        guard.commit(tx, entries).await?;
+    }
+    Ok(Json(UpdateHostsResponse { changed }))
+}
+
+/// Audit entry of changed tags.
+fn tag_change(actor: &Actor, host: &str, before: Vec<String>, after: Vec<String>) -> AuditEntry {
+    let (before, after) = (TagsRequest { tags: before }, TagsRequest { tags: after });
+    actor.audit_change("host.set_tags", format!("host {host}"), Some(&before), Some(&after))
+}
+
+/// Checks that a host stays visible to a caller who is limited to hosts with certain tags.
+///
+/// # Errors
+/// Returns `forbidden` if the host would leave the limit.
+fn require_own_scope(identity: &Identity, tags: &[String]) -> Result<(), ApiError> {
+    if identity.includes_host_with(tags) {
+        return Ok(());
+    }
+    let message = "a host must keep one of the tags that your account is limited to";
+    Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message))
 }
 
 /// Delete a host and revoke its agents

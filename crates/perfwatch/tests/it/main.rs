@@ -24,6 +24,7 @@ mod held_requests;
 mod hidden_hosts;
 mod history;
 mod host_events;
+mod host_tags;
 mod identity;
 mod ingest;
 mod jump_hosts;

@@ -101,7 +101,7 @@ describe('HostsPage', () => {
     input.dispatchEvent(new Event('input'))
     await flushPromises()
     document.querySelector('[role=dialog] form')!.dispatchEvent(new Event('submit', { cancelable: true }))
-    await vi.waitFor(() => expect(requests).toContain('PUT /api/v1/hosts/web-2/tags {"tags":["env=prod","role=web"]}'))
+    await vi.waitFor(() => expect(requests).toContain('PATCH /api/v1/hosts {"ids":["web-2"],"add_tags":["role=web"],"remove_tags":[]}'))
     wrapper.unmount()
   })
 
