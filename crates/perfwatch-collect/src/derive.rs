@@ -376,6 +376,7 @@ fn process_row(process: &RawProcess, rates: &ProcessRates) -> ProcessRow {
     let detail = process.detail.clone().unwrap_or_default();
     ProcessRow {
         pid: process.pid,
+        parent_pid: process.parent_pid,
         name: process.name.clone(),
         user: detail.user.clone(),
         command: detail.command.clone(),

@@ -40,6 +40,8 @@ pub struct RawSample {
 pub struct RawProcess {
     /// Process id (PID) on the host.
     pub pid: u32,
+    /// Process id of the parent; `None` for the first process and for the parent of kernel threads.
+    pub parent_pid: Option<u32>,
     /// Short name assigned by the kernel.
     pub name: Arc<str>,
     /// State letter of proc_pid_stat(5).

@@ -137,6 +137,9 @@ pub struct Processes {
 #[derive(Serialize, ToSchema)]
 pub struct ProcessRow {
     pid: u32,
+    /// Absent without a parent, and if an earlier agent recorded the process.
+    #[schema(nullable = false)]
+    parent_pid: Option<u32>,
     name: String,
     user: String,
     command: String,
@@ -171,6 +174,9 @@ pub struct ProcessesResponse {
 #[derive(Serialize, ToSchema)]
 pub struct ProcessUsage {
     pid: u32,
+    /// Parent in the last snapshot; `null` if unknown.
+    #[schema(required)]
+    parent_pid: Option<u32>,
     name: String,
     user: String,
     command: String,

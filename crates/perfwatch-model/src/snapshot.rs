@@ -54,6 +54,8 @@ impl Snapshot {
 pub struct ProcessRow {
     /// Process id (PID) on the host.
     pub pid: u32,
+    /// Process id of the parent; `None` without a parent, and if an earlier agent recorded the process.
+    pub parent_pid: Option<u32>,
     /// Short name assigned by the kernel (`comm`, proc_pid_comm(5)).
     pub name: Arc<str>,
     /// Owner's name, or the numeric user id if the name is unknown.

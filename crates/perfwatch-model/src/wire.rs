@@ -123,6 +123,8 @@ struct ProcessMessage {
     write_bytes: Option<u64>,
     #[prost(int64, tag = "12")]
     started_ms: i64,
+    #[prost(uint32, optional, tag = "13")]
+    parent_pid: Option<u32>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -346,6 +348,7 @@ pub fn encode_snapshot(snapshot: &Snapshot) -> Bytes {
         read_bytes: row.read_bytes,
         write_bytes: row.write_bytes,
         started_ms: row.started_ms,
+        parent_pid: row.parent_pid,
     };
     let error = |error: &CollectorError| ErrorMessage {
         collector: error.collector.clone(),
@@ -442,6 +445,7 @@ fn process_row(message: &ProcessMessage, intern: &dyn Fn(&str) -> Arc<str>) -> R
         read_bytes: message.read_bytes,
         write_bytes: message.write_bytes,
         started_ms: message.started_ms,
+        parent_pid: message.parent_pid,
     })
 }
 

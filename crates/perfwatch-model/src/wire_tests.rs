@@ -34,6 +34,7 @@ fn sample() -> Snapshot {
             read_bytes: None,
             write_bytes: Some(0),
             started_ms: 1_763_000_000_000,
+            parent_pid: None,
         }],
         facts: Some(Arc::new(HostFacts { os: "Debian".into(), cores: 2, ..HostFacts::default() })),
         errors: vec![CollectorError { collector: "disk".into(), message: "no".into() }],
@@ -68,6 +69,19 @@ fn golden_bytes_decode() {
         sample()
     );
     assert_eq!(encode_snapshot(&sample()), golden);
+}
+
+#[test]
+fn parents_of_processes_are_an_optional_field() {
+    let mut snapshot = sample();
+    let earlier = encode_snapshot(&snapshot);
+    snapshot.processes[0].parent_pid = Some(7);
+    let bytes = encode_snapshot(&snapshot);
+    let shapes = |_| Some(snapshot.shape.clone());
+    let parent = |bytes: &Bytes| {
+        decode_snapshot(bytes.clone(), &shapes, &|text| text.into()).unwrap().processes[0].parent_pid
+    };
+    assert_eq!((parent(&earlier), parent(&bytes)), (None, Some(7)));
 }
 
 #[test]

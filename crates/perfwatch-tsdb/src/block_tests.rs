@@ -58,6 +58,7 @@ fn hour() -> Vec<Arc<Snapshot>> {
                 read_bytes: None,
                 write_bytes: Some(n),
                 started_ms: 1_763_000_000_000,
+                parent_pid: None,
             })
             .collect();
         if n % 100 < 3 {

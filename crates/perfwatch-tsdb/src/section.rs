@@ -111,6 +111,15 @@ pub(crate) fn write_processes(processes: &[Vec<ProcessRow>], level: CompressionL
             .collect();
         column::write_column(&mut out, &values, level);
     }
+    let parents: Vec<i64> = deduplicated
+        .items
+        .iter()
+        .flat_map(|(_, rows)| rows.iter().map(|(_, row)| row.parent_pid.map_or(MISSING, i64::from)))
+        .collect();
+    // Readers of earlier versions ignore what follows the columns that they know.
+    if parents.iter().any(|&parent| parent != MISSING) {
+        column::write_column(&mut out, &parents, level);
+    }
     out
 }
 
@@ -162,10 +171,17 @@ pub(crate) fn read_processes(bytes: &[u8], rows: usize) -> Result<Vec<Vec<Proces
     }
     let columns: Vec<Vec<i64>> =
         (0..PROCESS_ROW_LEN).map(|_| column::read_column(&mut reader, entries)).collect::<Result<_>>()?;
+    // Sections of earlier versions end here, and so do those of agents that do not report parents.
+    let parents = match reader.0.is_empty() {
+        true => vec![MISSING; entries],
+        false => column::read_column(&mut reader, entries)?,
+    };
     let mut entry = 0;
     for (identity, ranges) in &identities {
         for row in ranges.iter().flat_map(|&(from, to)| from..to) {
-            processes[row].push(decode_process(identity.clone(), &columns, entry));
+            let parent_pid = u32::try_from(parents[entry]).ok();
+            let identity = ProcessRow { parent_pid, ..identity.clone() };
+            processes[row].push(decode_process(identity, &columns, entry));
             entry += 1;
         }
     }
@@ -250,4 +266,27 @@ pub(crate) fn read_annotations(bytes: &[u8], rows: usize) -> Result<Annotations>
         facts.push((row, Arc::new(decoded)));
     }
     Ok((errors, facts))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(pid: u32, parent_pid: Option<u32>) -> ProcessRow {
+        ProcessRow { pid, parent_pid, state: 'S', ..ProcessRow::default() }
+    }
+
+    #[test]
+    fn parents_are_an_optional_last_column() {
+        // Process 2 gets another parent; the parent of process 3 is unknown.
+        let rows = [vec![row(2, Some(1)), row(3, None)], vec![row(2, Some(7)), row(4, Some(2))]];
+        let without = rows.clone().map(|list| list.iter().map(|process| row(process.pid, None)).collect());
+        let level = CompressionLevel::Best;
+        let (bytes, earlier) = (write_processes(&rows, level), write_processes(&without, level));
+        assert_eq!(read_processes(&bytes, 2).unwrap(), rows);
+        // Without parents, the section is that of earlier versions; with them, it starts with it.
+        assert_eq!(read_processes(&earlier, 2).unwrap(), without);
+        assert!(bytes.starts_with(&earlier) && bytes.len() > earlier.len());
+        assert!(read_processes(&bytes[..bytes.len() - 1], 2).is_err());
+    }
 }

@@ -129,6 +129,7 @@ export async function loadTopProcesses(id: string, from: number, to: number, sig
   const seconds = Math.max(covered_ms / 1000, 1)
   return processes.map((process) => ({
     pid: process.pid,
+    parent_pid: process.parent_pid ?? undefined,
     name: process.name,
     user: process.user,
     command: process.command,

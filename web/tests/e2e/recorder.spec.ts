@@ -30,8 +30,9 @@ function rowAt(at: number, seq: number, boot: number) {
   const busy = at >= BUSY[0] && at < BUSY[1]
   const wave = Math.sin(at / 4e6) * 8 + Math.sin(at / 3e5) * 3
   const cpu = busy ? 93 + Math.sin(at / 9e4) * 3 : 32 + wave
-  const process = (pid: number, name: string, share: number, command: string, started: number) => ({
+  const process = (pid: number, name: string, share: number, command: string, started: number, parent = 1) => ({
     pid,
+    parent_pid: parent,
     name,
     user: name === 'sshd' ? 'root' : 'postgres',
     command,
@@ -49,8 +50,8 @@ function rowAt(at: number, seq: number, boot: number) {
   ]
   if (busy)
     top.push(
-      process(21_884, 'postgres', 412, 'postgres: REINDEX TABLE CONCURRENTLY orders', BUSY[0]),
-      process(21_901, 'postgres', 208, 'postgres: parallel worker', BUSY[0]),
+      process(21_884, 'postgres', 412, 'postgres: REINDEX TABLE CONCURRENTLY orders', BUSY[0], 1187),
+      process(21_901, 'postgres', 208, 'postgres: parallel worker', BUSY[0], 1187),
     )
   else top.push(process(3_001, 'rsync', 21, 'rsync -a /data backup:', now - 40 * HOUR))
   const core = Object.fromEntries(
@@ -273,10 +274,21 @@ describe('tabs', () => {
     await page.getByRole('button', { name: 'Whole range', exact: true }).click()
     await table.getByText('rsync').first().waitFor()
     expect(page.url()).toContain('sum=1')
-    await table.getByRole('switch', { name: 'Group by name' }).click()
+    await table.getByRole('button', { name: 'By name', exact: true }).click()
     await expect.poll(() => table.locator('tbody b').allTextContents()).toContain('postgres')
     expect((await table.locator('tbody b').allTextContents()).filter((name) => name === 'postgres')).toHaveLength(1)
-    await table.getByRole('switch', { name: 'Group by name' }).click()
+    await table.getByRole('button', { name: 'Tree', exact: true }).click()
+    // The two workers of the backup are below the process that started them.
+    const depths = await table.locator('tbody td.process').evaluateAll((cells) =>
+      cells.map((cell) => [cell.querySelector('b')!.textContent, getComputedStyle(cell).getPropertyValue('--depth')]),
+    )
+    expect(depths.slice(0, 3)).toEqual([
+      ['postgres', '0'],
+      ['postgres', '1'],
+      ['postgres', '1'],
+    ])
+    await checkPage(page, `host-processes-tree-${scheme}-${width}`)
+    await table.getByRole('button', { name: 'List', exact: true }).click()
     await checkPage(page, `host-processes-range-${scheme}-${width}`)
     await closePage(context, errors)
   })

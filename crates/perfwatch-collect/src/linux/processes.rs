@@ -141,10 +141,12 @@ fn parse_stat(bytes: &[u8], page_size: u64) -> Option<RawProcess> {
         position = index + 1;
         word.parse::<u64>().ok()
     };
+    let parent = number(0)?;
     let (user, system, threads, start_ticks, pages) =
         (number(10)?, number(11)?, number(16)?, number(18)?, number(20)?);
     Some(RawProcess {
         pid: std::str::from_utf8(&bytes[..open]).ok()?.trim().parse().ok()?,
+        parent_pid: u32::try_from(parent).ok().filter(|&parent| parent != 0),
         name: String::from_utf8_lossy(name).into(),
         state,
         cpu_ticks: user.checked_add(system)?,

@@ -21,6 +21,7 @@ fn process_names_may_contain_any_bytes() {
         let line = text.split_once('\n').unwrap().1;
         let process = parse_stat(line.as_bytes(), 4096).unwrap();
         assert_eq!((&*process.name, process.pid, process.cpu_ticks), (name, 7, 42));
+        assert_eq!(process.parent_pid, Some(1));
         assert_eq!((process.threads, process.start_ticks, process.memory_bytes), (3, 500, 40960));
     }
     for invalid in

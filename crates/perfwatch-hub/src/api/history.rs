@@ -250,7 +250,7 @@ fn process_json(process: &ProcessUsage, covered_ms: i64) -> serde_json::Value {
     let mut cpu = String::new();
     fixed_point::write_rounded(&mut cpu, mean, 2);
     json!({
-        "pid": process.last.pid, "name": process.last.name, "user": process.last.user,
+        "pid": process.last.pid, "parent_pid": process.last.parent_pid, "name": process.last.name, "user": process.last.user,
         "command": process.last.command, "started_ms": process.last.started_ms,
         "first_ms": process.first_ms, "last_ms": process.last_ms, "rows": process.rows,
         "cpu_percent_mean": cpu.parse::<f64>().unwrap_or_default(),

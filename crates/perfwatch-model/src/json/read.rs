@@ -309,6 +309,7 @@ fn read_process(index: usize, row: &Value) -> Result<ProcessRow, JsonError> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "range checked above")]
     Ok(ProcessRow {
         pid,
+        parent_pid: unsigned32("parent_pid")?,
         name: printable_text("name")?.into(),
         user: printable_text("user")?.into(),
         command: printable_text("command")?.into(),

@@ -65,6 +65,8 @@ fn write_values(template: &JsonTemplate, out: &mut String, snapshot: &Snapshot) 
 #[derive(Serialize)]
 pub struct ProcessJson<'a> {
     pub pid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent_pid: Option<u32>,
     pub name: &'a str,
     pub user: &'a str,
     pub command: &'a str,
@@ -85,6 +87,7 @@ pub struct ProcessJson<'a> {
 pub fn process_json(row: &ProcessRow) -> ProcessJson<'_> {
     ProcessJson {
         pid: row.pid,
+        parent_pid: row.parent_pid,
         name: &row.name,
         user: &row.user,
         command: &row.command,

@@ -258,6 +258,8 @@ impl SimHost {
             remaining -= share;
             ProcessRow {
                 pid: 100 + u32::try_from(index).unwrap_or_default() * 37,
+                // The Java service starts Redis and Node; the first process starts the others.
+                parent_pid: Some(if matches!(index, 3 | 4) { 100 + 2 * 37 } else { 1 }),
                 name: (*name).into(),
                 user: (*user).into(),
                 command: (*command).into(),

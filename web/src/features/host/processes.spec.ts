@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { ProcessRow } from '../../api/types'
-import { compareProcesses, groupProcesses, ioOf } from './processes'
+import { compareProcesses, groupProcesses, ioOf, processTree } from './processes'
 
 const row = (pid: number, name: string, cpu_percent: number, more: Partial<ProcessRow> = {}): ProcessRow => ({
   pid,
@@ -37,6 +37,39 @@ describe('processes', () => {
     expect(changes.gone).toBe(1)
     expect(changes.mover).toEqual({ name: 'postgres', cores: 4.1 })
     expect(compareProcesses(before, before, 10).mover).toBeNull()
+  })
+
+  it('a tree has children below their parents, in the order of the list', () => {
+    const rows = [
+      row(30, 'worker', 90, { parent_pid: 20, started_ms: 5 }),
+      row(20, 'server', 50, { parent_pid: 1, started_ms: 2 }),
+      row(41, 'task', 20, { parent_pid: 99, started_ms: 3 }),
+      row(31, 'worker', 10, { parent_pid: 20, started_ms: 5 }),
+      row(42, 'task', 8, { parent_pid: 99, started_ms: 3 }),
+      row(43, 'alone', 7, { parent_pid: 98, started_ms: 3 }),
+      // The process id of the parent was used again, by a later process.
+      row(44, 'old', 6, { parent_pid: 30, started_ms: 1 }),
+      row(45, 'unknown', 5),
+    ]
+    expect(processTree(rows).map(({ pid, row, depth }) => [pid, row?.name, depth])).toEqual([
+      [20, 'server', 0],
+      [30, 'worker', 1],
+      [31, 'worker', 1],
+      [99, undefined, 0],
+      [41, 'task', 1],
+      [42, 'task', 1],
+      [43, 'alone', 0],
+      [44, 'old', 0],
+      [45, 'unknown', 0],
+    ])
+  })
+
+  it('a tree of processes that name each other as parents contains each once', () => {
+    const rows = [row(2, 'a', 1, { parent_pid: 3 }), row(3, 'b', 1, { parent_pid: 2 })]
+    expect(processTree(rows).map(({ pid, depth }) => [pid, depth])).toEqual([
+      [3, 0],
+      [2, 1],
+    ])
   })
 
   it('I/O is unknown without permission', () => {

@@ -92,3 +92,65 @@ export function compareProcesses(now: readonly ProcessRow[], before: readonly Pr
   const mover = largest && Math.abs(largest[1]) >= MIN_MOVE_CORES ? { name: largest[0], cores: largest[1] } : null
   return { started, gone, mover }
 }
+
+/** Line of a process tree. */
+export interface TreeLine<T extends ProcessRow> {
+  key: string
+  /** Process of the line; null for a parent that is not among the recorded processes. */
+  row: T | null
+  pid: number
+  depth: number
+}
+
+/** Whether `parent` can be the parent of `row`: a process id is used again after its process ended. */
+const isParent = <T extends ProcessRow>(parent: T | undefined, row: T): parent is T =>
+  parent !== undefined && parent !== row && parent.started_ms <= row.started_ms
+
+/**
+ * Processes below their parents, siblings in the order of `rows`. Only the largest processes are recorded: a parent that is
+ * not among them has a line without values if it has several children, and is left out otherwise.
+ */
+export function processTree<T extends ProcessRow>(rows: readonly T[]): TreeLine<T>[] {
+  const byPid = new Map(rows.map((row) => [row.pid, row]))
+  const children = new Map<number, T[]>()
+  const orphans = new Map<number, T[]>()
+  for (const row of rows) {
+    const parent = row.parent_pid ?? 0
+    const lists = isParent(byPid.get(parent), row) ? children : orphans
+    lists.set(parent, [...(lists.get(parent) ?? []), row])
+  }
+  const lines: TreeLine<T>[] = []
+  const added = new Set<T>()
+  const add = (row: T, depth: number) => {
+    if (added.has(row)) return
+    added.add(row)
+    lines.push({ key: processKey(row), row, pid: row.pid, depth })
+    if (byPid.get(row.pid) === row) for (const child of children.get(row.pid) ?? []) add(child, depth + 1)
+  }
+  /** First known ancestor; processes that name each other as parents end the search. */
+  const rootOf = (row: T): T => {
+    const seen = new Set<T>()
+    let root = row
+    for (;;) {
+      seen.add(root)
+      const parent = byPid.get(root.parent_pid ?? 0)
+      if (!isParent(parent, root) || seen.has(parent)) return root
+      root = parent
+    }
+  }
+  const addedParents = new Set<number>()
+  // A tree is where its first process is in the list.
+  for (const row of rows) {
+    const root = rootOf(row)
+    const parent = root.parent_pid ?? 0
+    const siblings = orphans.get(parent)?.includes(root) ? orphans.get(parent)! : []
+    // The first process is the parent of nearly all services: a line for it would only indent the list.
+    if (parent <= 1 || siblings.length < 2) add(root, 0)
+    else if (!addedParents.has(parent)) {
+      addedParents.add(parent)
+      lines.push({ key: `parent-${parent}`, row: null, pid: parent, depth: 0 })
+      for (const sibling of siblings) add(sibling, 1)
+    }
+  }
+  return lines
+}
