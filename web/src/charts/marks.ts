@@ -20,6 +20,12 @@ export interface Span {
   severity?: string
 }
 
+/** Event at a time in Unix seconds, such as a reboot. */
+export interface Annotation {
+  at: number
+  label: string
+}
+
 /** Data of another time or host that is drawn behind the series. */
 export interface Ghost {
   columns: Columns
@@ -100,6 +106,31 @@ function drawSpans(u: uPlot, spans: readonly Span[]) {
   }
 }
 
+/** Distance in pixels at which the cursor shows the text of an annotation. */
+const NEAR_PX = 6
+
+/** Whether the cursor is at an annotation. */
+export const isNear = ({ at }: Annotation, u: uPlot) => Math.abs(u.valToPos(at, 'x') - (u.cursor.left ?? -Infinity)) <= NEAR_PX
+
+/** Ticks at the top edge: a triangle with a short line. */
+function drawAnnotations(u: uPlot, annotations: readonly Annotation[]) {
+  const { ctx, bbox } = u
+  ctx.fillStyle = color('text-2')
+  for (const { at } of annotations) {
+    const x = u.valToPos(at, 'x', true)
+    if (x < bbox.left || x > bbox.left + bbox.width) continue
+    const half = 4 * devicePixelRatio
+    ctx.beginPath()
+    ctx.moveTo(x - half, bbox.top - half)
+    ctx.lineTo(x + half, bbox.top - half)
+    ctx.lineTo(x, bbox.top + half)
+    ctx.fill()
+    ctx.globalAlpha = 0.5
+    ctx.fillRect(Math.round(x), bbox.top, devicePixelRatio, bbox.height)
+    ctx.globalAlpha = 1
+  }
+}
+
 function dashed(ctx: CanvasRenderingContext2D, token: string, dash: number[], draw: () => void) {
   ctx.strokeStyle = color(token)
   ctx.lineWidth = devicePixelRatio
@@ -166,6 +197,7 @@ export interface Marks {
   limits: readonly Limit[]
   ghost?: Ghost
   ghostLines: readonly GhostLine[]
+  annotations: readonly Annotation[]
   /** Pinned time in Unix seconds, if it is visible. */
   mark: number | null
 }
@@ -180,6 +212,7 @@ export function drawMarks(u: uPlot, marks: Marks) {
   drawSpans(u, marks.spans)
   if (marks.ghost) drawGhost(u, marks.ghost, marks.ghostLines)
   drawLimits(u, marks.limits)
+  drawAnnotations(u, marks.annotations)
   if (marks.mark !== null) {
     const { bbox, x } = scalesOf(u)
     ctx.globalAlpha = 0.9

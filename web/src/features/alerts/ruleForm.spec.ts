@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { Condition, Rule } from '../../api/types'
-import { applyThreshold, fillRuleForm, newRuleForm, type RuleForm, toRule, matchesHost } from './ruleForm'
+import { applyThreshold, fillRuleForm, newRuleForm, prefillRuleForm, type RuleForm, toRule, matchesHost } from './ruleForm'
 
 const conditions: Condition[] = [
   {
@@ -86,4 +86,13 @@ describe('matchesHost', () => {
     expect(matchesHost({ hosts: ['b'], tags: ['role=web'] }, host)).toBe(true)
     expect(matchesHost({ exclude_tags: ['env=prod'] }, host)).toBe(false)
   })
+})
+
+it('a link fills in metric, instance and host', () => {
+  const form = newRuleForm()
+  prefillRuleForm(form, { metric: 'disk.utilization', instance: 'sda', host: 'h1' })
+  expect(toRule(form)).toMatchObject({ hosts: { hosts: ['h1'] }, condition: { metric: 'disk.utilization', instance: 'sda' } })
+  const other = newRuleForm()
+  prefillRuleForm(other, { host: ['h1'] })
+  expect(other).toEqual(newRuleForm())
 })

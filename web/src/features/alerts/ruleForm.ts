@@ -95,6 +95,15 @@ export function fillRuleForm(form: RuleForm, rule: Rule) {
   if (condition.window && condition.window !== '0s') form.window = condition.window as string
 }
 
+/** Fills the form of a new rule from the address of a link: metric, instance and host. */
+export function prefillRuleForm(form: RuleForm, query: Record<string, unknown>) {
+  const text = (key: string) => (typeof query[key] === 'string' ? query[key] : '')
+  if (!text('metric')) return
+  form.metric = text('metric')
+  form.instance = text('instance')
+  if (text('host')) form.hosts = { hosts: [text('host')] }
+}
+
 /** Number of a field; NaN, which JSON encodes as null, is rejected by the hub as missing. */
 const toNumber = (value: NumberInput) => (value === '' ? Number.NaN : Number(value))
 

@@ -1,6 +1,6 @@
 // Charts of the host page: their series, colors and metrics.
 import type { Limit } from '../../charts/marks'
-import type { Series } from '../../charts/TimeChart.vue'
+import type { Series } from '../../charts/chartProps'
 import { t } from '../../i18n'
 import { format, type Unit } from '../../lib/format'
 import type { Columns } from '../../live/columns'

@@ -2,7 +2,7 @@
 import { computed, ref, shallowRef, type Ref } from 'vue'
 import { useRoute, useRouter } from 'vue-router'
 import { liveRange } from '../../charts/axes'
-import type { View } from '../../charts/TimeChart.vue'
+import type { View } from '../../charts/chartProps'
 import { hubNow } from '../../lib/hubClock'
 import type { LiveHost } from '../../live/useHost'
 import { around, DEFAULT_PRESET, fromQuery, MIN_AROUND_S, presetOf, type Range, type RangePreset, toQuery } from './range'

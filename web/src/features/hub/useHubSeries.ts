@@ -3,7 +3,7 @@ import { computed, onScopeDispose, ref, shallowRef, watch } from 'vue'
 import { useRoute, useRouter } from 'vue-router'
 import { api, unwrap } from '../../api/client'
 import { errorMessage } from '../../api/errors'
-import type { View } from '../../charts/TimeChart.vue'
+import type { View } from '../../charts/chartProps'
 import { hubNow } from '../../lib/hubClock'
 import { HistoryColumns } from '../../live/history'
 

@@ -1,6 +1,7 @@
 // Types of the texts that are loaded with their pages. The pages add them with `addTexts`.
 import type { agentless } from './agentless'
 import type { alerts } from './alerts'
+import type { chartTools } from './chartTools'
 import type { host } from './host'
 import type { hostList } from './hostList'
 import type { servers } from './servers'
@@ -8,6 +9,7 @@ import type { servers } from './servers'
 export interface LazyTexts {
   agentless: typeof agentless
   alerts: typeof alerts
+  chartTools: typeof chartTools
   host: typeof host
   hostList: typeof hostList
   servers: typeof servers
