@@ -6,6 +6,8 @@ export interface PageStream {
   lastSeenMs: number
   intervalMs: number
   paused: boolean
+  /** Time of the pause on the browser's clock, in Unix milliseconds. */
+  pausedMs?: number
   /** Whether the page shows a past time. */
   replay?: boolean
   /** Whether the last request of the page failed. */

@@ -83,6 +83,7 @@ pub const ROUTES: &[(&str, &str, Access, Accepts)] = &[
     ("GET", "/api/v1/hosts/{id}/processes", MinRole(Viewer), Any),
     ("GET", "/api/v1/hosts/{id}/events", MinRole(Viewer), Any),
     ("GET", "/api/v1/hosts/{id}/export", MinRole(Viewer), Any),
+    ("GET", "/api/v1/hosts/{id}/storage", MinRole(Viewer), Any),
     ("DELETE", "/api/v1/hosts/{id}", MinRole(Operator), Any),
     ("PUT", "/api/v1/hosts/{id}/tags", MinRole(Operator), Any),
     ("POST", "/api/v1/query", MinRole(Viewer), Any),
@@ -180,6 +181,8 @@ pub const ROUTES: &[(&str, &str, Access, Accepts)] = &[
     ("POST", "/api/v1/auth/totp", Authenticated, ConfirmedSession),
     ("PUT", "/api/v1/auth/totp", Authenticated, ConfirmedSession),
     ("DELETE", "/api/v1/auth/totp", Authenticated, Session),
+    ("GET", "/api/v1/auth/preferences", Authenticated, Session),
+    ("PUT", "/api/v1/auth/preferences", Authenticated, Session),
     ("GET", "/api/v1/auth/sessions", Authenticated, Session),
     ("DELETE", "/api/v1/auth/sessions", Authenticated, Session),
     ("GET", "/api/v1/tokens", Authenticated, Session),
@@ -307,11 +310,13 @@ mod tests {
         ("DELETE", "/api/v1/users/{id}"),
     ];
     /// Routes of the own account, whose handlers verify the password again or only end credentials.
-    const OWN_ACCOUNT: [(&str, &str); 8] = [
+    const OWN_ACCOUNT: [(&str, &str); 10] = [
         ("POST", "/api/v1/auth/confirm"),
         ("POST", "/api/v1/auth/logout"),
         ("PUT", "/api/v1/auth/password"),
         ("DELETE", "/api/v1/auth/totp"),
+        ("GET", "/api/v1/auth/preferences"),
+        ("PUT", "/api/v1/auth/preferences"),
         ("GET", "/api/v1/auth/sessions"),
         ("DELETE", "/api/v1/auth/sessions"),
         ("GET", "/api/v1/tokens"),

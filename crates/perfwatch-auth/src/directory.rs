@@ -41,7 +41,7 @@ fn totp_aad(account: Uuid) -> Vec<u8> {
 
 /// Credentials of all users, tokens and agents.
 pub struct AuthDirectory {
-    store: Arc<dyn Store>,
+    pub(crate) store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     keyring: Arc<Keyring>,
     snapshot: RwLock<Arc<AuthSnapshot>>,

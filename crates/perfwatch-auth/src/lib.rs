@@ -28,6 +28,7 @@ pub mod login_throttle;
 pub mod oidc;
 mod oidc_user;
 pub mod password;
+pub mod preferences;
 mod resolver;
 pub mod revocation;
 pub mod secret;

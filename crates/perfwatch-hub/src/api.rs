@@ -23,6 +23,7 @@ pub(crate) mod live_poll;
 pub(crate) mod notifications;
 pub(crate) mod oidc;
 pub(crate) mod overview;
+pub(crate) mod preferences;
 pub(crate) mod proxy_check;
 pub(crate) mod query;
 pub(crate) mod recent;
@@ -53,6 +54,7 @@ pub(crate) fn timed_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(overview::activity))
         .routes(routes!(hosts::get_host, hosts::delete_host))
         .routes(routes!(hosts::set_host_tags))
+        .routes(routes!(hosts::storage))
         .routes(routes!(history::series))
         .routes(routes!(history::snapshot))
         .routes(routes!(history::processes))
@@ -99,6 +101,7 @@ pub(crate) fn timed_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(account::password))
         .routes(routes!(account::begin_totp, account::enable_totp, account::disable_totp))
         .routes(routes!(account::sessions, account::end_sessions))
+        .routes(routes!(preferences::get_preferences, preferences::set_preferences))
         .routes(routes!(tokens::list_tokens, tokens::create_token))
         .routes(routes!(tokens::delete_token))
         .routes(routes!(users::list_users, users::create_user))

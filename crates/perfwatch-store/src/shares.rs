@@ -116,6 +116,43 @@ pub async fn tier_volume(store: &dyn Store, tier: Tier, since_ms: i64) -> Result
     Ok(rows.await?.first().copied().unwrap_or_default())
 }
 
+/// Blocks of a host in one tier.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TierStorage {
+    /// Size of the blocks in bytes.
+    pub bytes: u64,
+    /// Time of the first row, Unix milliseconds; `None` without blocks.
+    pub first_ms: Option<i64>,
+    /// Time of the last row, Unix milliseconds; `None` without blocks.
+    pub last_ms: Option<i64>,
+}
+
+/// Blocks of a host by tier: raw, minutes, hours. Rows that are not in a block yet do not count.
+///
+/// # Errors
+/// Returns a [`StoreError`] if the database cannot be read.
+pub async fn host_storage(store: &dyn Store, host: HostId) -> Result<[TierStorage; 3], StoreError> {
+    macro_rules! select {
+        ($table:literal) => {
+            concat!(
+                "SELECT CAST(coalesce(sum(bytes), 0) AS BIGINT), min(first_ms), max(last_ms) FROM ",
+                $table,
+                " WHERE host = $1"
+            )
+        };
+    }
+    let mut tiers = [TierStorage::default(); 3];
+    let statements = [select!("block_raw"), select!("block_minute"), select!("block_hour")];
+    for (tier, sql) in tiers.iter_mut().zip(statements) {
+        let rows = query_rows(store, sql, vec![host.0.into()], |row| {
+            let bytes = row.int()?.cast_unsigned();
+            Ok(TierStorage { bytes, first_ms: row.opt_int()?, last_ms: row.opt_int()? })
+        });
+        *tier = rows.await?.first().copied().unwrap_or_default();
+    }
+    Ok(tiers)
+}
+
 /// Number of shapes that the blocks of a host name.
 ///
 /// # Errors

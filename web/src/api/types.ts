@@ -18,6 +18,7 @@ export type TickEntry = Schemas['TickEntry']
 export type LiveMessage = Schemas['LiveMessage']
 
 export type Role = Schemas['Role']
+export type Preferences = Schemas['Preferences']
 export type CurrentUser = Schemas['CurrentUserResponse']
 export type TotpSetup = Schemas['TotpSetupResponse']
 export type User = Schemas['UserResponse']

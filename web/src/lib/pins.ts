@@ -1,21 +1,18 @@
-// Hosts that this browser shows in the navigation.
+// Hosts that the user shows in the navigation.
 import { shallowRef } from 'vue'
-import { store } from './theme'
+import { onLoaded, readStored, store } from './theme'
 
 export const MAX_PINS = 8
 const KEY = 'pins'
 
 function stored(): string[] {
-  try {
-    const ids: unknown = JSON.parse(localStorage.getItem(`perfwatch.${KEY}`) ?? '[]')
-    return Array.isArray(ids) ? ids.filter((id) => typeof id === 'string').slice(0, MAX_PINS) : []
-  } catch {
-    return []
-  }
+  const ids = readStored(KEY)
+  return Array.isArray(ids) ? ids.filter((id) => typeof id === 'string').slice(0, MAX_PINS) : []
 }
 
 /** Ids of the pinned hosts in the order of the navigation. */
 export const pins = shallowRef<readonly string[]>(stored())
+onLoaded(KEY, () => (pins.value = stored()))
 
 /** Pins a host, or removes its pin. The oldest pin goes when there are too many. */
 export function togglePin(id: string) {

@@ -19,12 +19,34 @@ export function storedChoice<T extends string>(key: string, values: readonly T[]
   }
 }
 
-export function store(key: string, value: string) {
+/** Events of stored values with their key: `write` after a change here, `load` after the preferences of the account came. */
+export const storage = new EventTarget()
+
+/** Stores a value, or removes it; `silent` for a value that is not a change by the user. */
+export function store(key: string, value: string | null, silent = false) {
   try {
-    localStorage.setItem(`perfwatch.${key}`, value)
+    if (value === null) localStorage.removeItem(`perfwatch.${key}`)
+    else localStorage.setItem(`perfwatch.${key}`, value)
   } catch {
     // Storage may be disabled; the value still applies to this page.
   }
+  if (!silent) storage.dispatchEvent(new CustomEvent('write', { detail: key }))
+}
+
+/** Stored JSON; null if there is none. */
+export function readStored(key: string): unknown {
+  try {
+    return JSON.parse(localStorage.getItem(`perfwatch.${key}`) ?? 'null')
+  } catch {
+    return null
+  }
+}
+
+/** Reads a value again when the preferences of the account come. */
+export function onLoaded(key: string, read: () => void) {
+  storage.addEventListener('load', (event) => {
+    if ((event as CustomEvent<string>).detail === key) read()
+  })
 }
 
 export const theme = shallowRef<Theme>(storedChoice('theme', ['dark', 'light'], 'system' as Theme))

@@ -5,8 +5,8 @@ use crate::host_access;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use perfwatch_auth::{Actor, Identity};
 use perfwatch_auth::directory::AuthSnapshot;
+use perfwatch_auth::{Actor, Identity};
 use perfwatch_http::body::JsonBody;
 use perfwatch_http::{ApiError, Audited, Caller, params};
 use perfwatch_live::host_registry::Host;
@@ -14,6 +14,7 @@ use perfwatch_live::host_status::{CollectionMethod, HostStatus};
 use perfwatch_model::{HostFacts, HostId};
 use perfwatch_store::Transaction;
 use perfwatch_store::audit::AuditEntry;
+use perfwatch_store::shares::{TierStorage, host_storage};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -233,6 +234,48 @@ fn require_own_scope(identity: &Identity, tags: &[String]) -> Result<(), ApiErro
     }
     let message = "a host must keep one of the tags that your account is limited to";
     Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message))
+}
+
+/// Recorded history of a host in one tier.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct TierStorageResponse {
+    /// Size of the blocks in the database.
+    bytes: u64,
+    /// Time of the first row; `null` without blocks.
+    first_ms: Option<i64>,
+    /// Time of the last row in a block; newer rows become a block within 15 minutes.
+    last_ms: Option<i64>,
+}
+
+/// Recorded history of a host.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct HostStorageResponse {
+    raw: TierStorageResponse,
+    minute: TierStorageResponse,
+    hour: TierStorageResponse,
+    total_bytes: u64,
+}
+
+/// Get the storage that a host uses
+#[utoipa::path(
+    get, path = "/api/v1/hosts/{id}/storage", tag = "hosts",
+    params(("id" = String, Path, description = "Id or name of the host")),
+    responses((status = 200, body = HostStorageResponse), (status = 409)),
+)]
+pub(crate) async fn storage(
+    State(app): State<Arc<App>>,
+    Caller(identity): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<HostStorageResponse>, ApiError> {
+    let host = host_access::host(&app, &identity, &id)?.record.id;
+    let tiers = host_storage(app.history.backend(), host).await?;
+    let total_bytes = tiers.iter().map(|tier| tier.bytes).sum();
+    let [raw, minute, hour] = tiers.map(|TierStorage { bytes, first_ms, last_ms }| TierStorageResponse {
+        bytes,
+        first_ms,
+        last_ms,
+    });
+    Ok(Json(HostStorageResponse { raw, minute, hour, total_bytes }))
 }
 
 /// Delete a host and revoke its agents

@@ -327,6 +327,10 @@ async fn usage_counts_blocks_and_shapes_by_host(store: &Arc<dyn Store>) {
     assert_eq!(usage[&large].shape_bytes, 3 * usage[&small].shape_bytes);
     assert_eq!(usage[&large].tier_bytes, [3 * usage[&small].tier_bytes[0], 0, 0]);
     assert_eq!(shares::count_shapes(&**store, large).await.unwrap(), 3);
+    let [raw, minute, _] = shares::host_storage(&**store, large).await.unwrap();
+    assert_eq!((raw.bytes, raw.first_ms), (usage[&large].tier_bytes[0], Some(T0)));
+    assert!(raw.last_ms > raw.first_ms);
+    assert_eq!(minute, shares::TierStorage::default());
     let oldest = shares::oldest_blocks_of_host(&**store, Tier::Raw, large, i64::MAX, 9).await.unwrap();
     assert!(oldest.len() == 3 && oldest.iter().all(|block| block.host == large));
 }

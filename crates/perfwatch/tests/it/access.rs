@@ -209,6 +209,8 @@ fn host_tags_limit_visible_hosts() {
         ("/api/v1/hosts/hidden/snapshot", 404),
         ("/api/v1/hosts/hidden/processes", 404),
         ("/api/v1/hosts/hidden/export", 404),
+        ("/api/v1/hosts/hidden/storage", 404),
+        ("/api/v1/hosts/visible/storage", 200),
         ("/api/metrics/recent?host=hidden", 404),
         ("/api/metrics/recent", 200),
     ] {

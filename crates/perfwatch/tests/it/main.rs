@@ -35,6 +35,7 @@ mod oidc;
 mod operation;
 mod overview;
 mod ownership;
+mod preferences;
 mod private_files;
 mod proxies;
 mod queries;

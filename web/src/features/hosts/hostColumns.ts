@@ -2,7 +2,7 @@
 import { computed, shallowRef } from 'vue'
 import { t } from '../../i18n'
 import { duration, format } from '../../lib/format'
-import { store } from '../../lib/theme'
+import { onLoaded, readStored, store } from '../../lib/theme'
 import type { ExtraColumn } from '../overview/shownRows'
 import type { FleetState } from '../overview/useFleet'
 import './texts'
@@ -16,15 +16,12 @@ const KEY = 'hosts.columns'
 const DEFAULTS: readonly ColumnKey[] = TABLE_COLUMNS
 
 function stored(): readonly ColumnKey[] {
-  try {
-    const keys: unknown = JSON.parse(localStorage.getItem(`perfwatch.${KEY}`) ?? 'null')
-    return Array.isArray(keys) ? ALL_COLUMNS.filter((key) => keys.includes(key)) : DEFAULTS
-  } catch {
-    return DEFAULTS
-  }
+  const keys = readStored(KEY)
+  return Array.isArray(keys) ? ALL_COLUMNS.filter((key) => keys.includes(key)) : DEFAULTS
 }
 
 export const shownColumns = shallowRef<readonly ColumnKey[]>(stored())
+onLoaded(KEY, () => (shownColumns.value = stored()))
 
 export function showColumns(keys: readonly ColumnKey[]) {
   shownColumns.value = ALL_COLUMNS.filter((key) => keys.includes(key))

@@ -1,6 +1,6 @@
-// Filters of the host list that this browser keeps under a name.
+// Filters of the host list that the user keeps under a name.
 import { shallowRef } from 'vue'
-import { store } from '../../lib/theme'
+import { onLoaded, readStored, store } from '../../lib/theme'
 
 export interface SavedFilter {
   name: string
@@ -11,16 +11,13 @@ const KEY = 'hosts.filters'
 const MAX_FILTERS = 20
 
 function stored(): SavedFilter[] {
-  try {
-    const list: unknown = JSON.parse(localStorage.getItem(`perfwatch.${KEY}`) ?? '[]')
-    const isFilter = (entry: SavedFilter) => typeof entry?.name === 'string' && typeof entry.filter === 'string'
-    return Array.isArray(list) ? (list as SavedFilter[]).filter(isFilter).slice(0, MAX_FILTERS) : []
-  } catch {
-    return []
-  }
+  const list = readStored(KEY)
+  const isFilter = (entry: SavedFilter) => typeof entry?.name === 'string' && typeof entry.filter === 'string'
+  return Array.isArray(list) ? (list as SavedFilter[]).filter(isFilter).slice(0, MAX_FILTERS) : []
 }
 
 export const savedFilters = shallowRef<readonly SavedFilter[]>(stored())
+onLoaded(KEY, () => (savedFilters.value = stored()))
 
 function replace(list: SavedFilter[]) {
   savedFilters.value = list.sort((a, b) => a.name.localeCompare(b.name)).slice(0, MAX_FILTERS)

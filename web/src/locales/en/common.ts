@@ -85,6 +85,7 @@ export const common = {
     replay: 'Replay',
     replayNote: 'The page shows a past time',
     paused: 'Paused',
+    behind: '{duration} behind',
     pausedNote: 'Charts are paused; data is still being received',
     connecting: 'Connecting',
     waiting: 'Waiting for data',

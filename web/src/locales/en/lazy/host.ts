@@ -130,6 +130,8 @@ export const host = {
     history: 'Recorded history',
     tiers: { raw: 'Samples, with processes', minute: '1-minute values', hour: '1-hour values' },
     recorded: '{recorded} of {retention}',
+    stored: '{size} · {text}',
+    storedTotal: '{size} in the database. Samples of the last minutes follow.',
     collectors: 'Collectors',
     collector: 'Collector',
     duration: 'Duration',
