@@ -61,6 +61,8 @@ pub struct NotificationFilter {
     pub incident: Option<Uuid>,
     /// Notifications in this state.
     pub state: Option<NotificationState>,
+    /// Notifications with a smaller number than this.
+    pub before_id: Option<i64>,
     /// Maximum number of notifications.
     pub limit: i64,
 }
@@ -155,10 +157,16 @@ impl Outbox {
     ) -> Result<Vec<NotificationRow>, StoreError> {
         let sql = select_notifications!(
             "(channel = $1 OR $1 IS NULL) AND (incident = $2 OR $2 IS NULL) AND (state = $3 OR $3 IS NULL) \
-             ORDER BY id DESC LIMIT $4"
+             AND id < $4 ORDER BY id DESC LIMIT $5"
         );
-        let values =
-            vec![filter.channel.into(), filter.incident.into(), filter.state.into(), filter.limit.into()];
+        let before_id = filter.before_id.unwrap_or(i64::MAX);
+        let values = vec![
+            filter.channel.into(),
+            filter.incident.into(),
+            filter.state.into(),
+            before_id.into(),
+            filter.limit.into(),
+        ];
         store.query(sql, values).await?.into_iter().map(NotificationRow::read).collect()
     }
 

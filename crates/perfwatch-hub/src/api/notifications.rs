@@ -38,10 +38,12 @@ pub(crate) struct NotificationResponse {
     recipients: Vec<RecipientResult>,
 }
 
-/// Notifications, newest first.
+/// Page of notifications, newest first.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct NotificationListResponse {
     notifications: Vec<NotificationResponse>,
+    /// Value of `before` for the next page; `null` on the last page.
+    next: Option<i64>,
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -52,6 +54,8 @@ pub(crate) struct NotificationsQuery {
     state: Option<NotificationState>,
     /// Id of a channel.
     channel: Option<Uuid>,
+    /// `next` of the previous page.
+    before: Option<i64>,
     /// Maximum number of notifications: 1 to 500, default 100.
     limit: Option<i64>,
 }
@@ -69,14 +73,22 @@ pub(crate) async fn list_notifications(
 ) -> Result<Json<NotificationListResponse>, ApiError> {
     host_access::require_all_hosts(&actor.identity)?;
     let Query(query) = query.map_err(|error| ApiError::bad_request("invalid_query", error.body_text()))?;
+    let limit = query.limit.unwrap_or(100).clamp(1, 500);
+    // One more than the page shows whether there is a next page.
     let filter = NotificationFilter {
         state: query.state,
         channel: query.channel,
         incident: None,
-        limit: query.limit.unwrap_or(100).clamp(1, 500),
+        before_id: query.before,
+        limit: limit + 1,
     };
     let state = app.alerting.snapshot();
-    let rows = Outbox::list(app.alerting.store(), filter).await?.into_iter();
+    let mut rows = Outbox::list(app.alerting.store(), filter).await?;
+    let has_more = rows.len() > usize::try_from(limit).unwrap_or(usize::MAX);
+    if has_more {
+        rows.pop();
+    }
+    let next = rows.last().filter(|_| has_more).map(|row| row.id);
     let to_response = |row: NotificationRow| {
         let content = serde_json::from_str::<Notification>(&row.body).ok();
         let (subject, recipients) =
@@ -102,7 +114,8 @@ pub(crate) async fn list_notifications(
             error: row.error,
         }
     };
-    Ok(Json(NotificationListResponse { notifications: rows.map(to_response).collect() }))
+    let notifications = rows.into_iter().map(to_response).collect();
+    Ok(Json(NotificationListResponse { notifications, next }))
 }
 
 /// Retry a failed notification

@@ -1,4 +1,4 @@
-//! `/api/v1/servers/import`: atomic import of agentless hosts from an ssh_config or a CSV table.
+//! `/api/v1/servers/import`: import of agentless hosts in one commit, from an ssh_config or a CSV table.
 
 use super::servers::{MAX_SERVERS, change_error, ensure_in_scope, insert_server};
 use crate::app::App;
@@ -41,6 +41,9 @@ pub(crate) struct ServerImportRequest {
     /// Collection of the imported servers is enabled.
     #[serde(default)]
     enabled: bool,
+    /// Saves the valid entries although others are invalid; by default, one invalid entry rejects all.
+    #[serde(default)]
+    skip_invalid: bool,
     /// Validates the entries without saving them.
     #[serde(default)]
     dry_run: bool,
@@ -105,7 +108,7 @@ pub(crate) async fn import(
     JsonBody(request): JsonBody<ServerImportRequest>,
 ) -> Result<Json<ServerImportResponse>, ApiError> {
     let invalid = |message: String| ApiError::unprocessable("invalid_import", message);
-    let dry_run = request.dry_run;
+    let (dry_run, skip_invalid) = (request.dry_run, request.skip_invalid);
     let credentials = request.credentials.map(CredentialsRequest::into_credentials).transpose();
     let request = ImportRequest {
         format: request.format,
@@ -128,7 +131,8 @@ pub(crate) async fn import(
         ImportFailure::Work(error) => error.into(),
     })?;
     if !dry_run {
-        if let Some(entry) = plan.entries.iter().find(|entry| entry.error.is_some()) {
+        let invalid_entry = plan.entries.iter().find(|entry| entry.error.is_some());
+        if let Some(entry) = invalid_entry.filter(|_| !skip_invalid) {
             let error = entry.error.as_deref().unwrap_or_default();
             return Err(invalid(format!("line {}, {}: {error}", entry.line, entry.name)));
         }

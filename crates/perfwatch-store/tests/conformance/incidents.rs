@@ -436,6 +436,10 @@ async fn state_columns_accept_every_value(store: &Arc<dyn Store>) {
         apply(store, |tx| tx.notifications().finish(row.id, state, None, 1)).await;
         assert_eq!(Outbox::list(store, filter()).await.unwrap()[0].state, state);
     }
+    let newest = Outbox::list(store, filter()).await.unwrap()[0].id;
+    let older = NotificationFilter { before_id: Some(newest), limit: 9, ..filter() };
+    let older = Outbox::list(store, older).await.unwrap();
+    assert!(older.len() == NotificationState::ALL.len() - 1 && older.iter().all(|row| row.id < newest));
     apply(store, |tx| tx.notifications().suppress_for_channel(channel, 1)).await;
 
     let server = Uuid::now_v7();

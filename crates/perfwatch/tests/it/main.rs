@@ -41,6 +41,7 @@ mod proxies;
 mod queries;
 mod reads;
 mod rights;
+mod server_import;
 mod ssh_secrets;
 mod support;
 mod tls;

@@ -85,6 +85,8 @@ export const alerts = {
     last24Hours: 'Last 24 hours',
     last7Days: 'Last 7 days',
     last30Days: 'Last 30 days',
+    csv: 'Save the incidents that match the filter as CSV',
+    csvLimited: 'The file contains the newest {count} incidents. Choose a shorter time for the others.',
   },
   incident: {
     title: 'Incident',

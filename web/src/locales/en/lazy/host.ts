@@ -289,6 +289,7 @@ export const host = {
     filter: 'Filter processes',
     group: 'Group by name',
     layout: 'Layout of the table',
+    csv: 'Save the shown processes as CSV',
     layouts: { list: 'List', group: 'By name', tree: 'Tree' },
     parent: 'Process {pid}, not among the recorded processes',
     child: 'Level {depth}',
