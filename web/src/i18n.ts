@@ -62,8 +62,8 @@ export function messageText(key: string, count?: string | number, catalog: unkno
 
 export const formatArgument = (value: string | number) => (typeof value === 'number' ? numbers.format(value) : value)
 
-/** Function `t` of a catalog. Pages that load on first use have catalogs of their own. */
-export function translator<C>(catalog: C) {
+/** Function `t` of a catalog. */
+function translator<C>(catalog: C) {
   return <K extends KeyOf<C>>(key: K, ...[args]: MessageArguments<K, C>): string => {
     const values = (args ?? {}) as Record<string, string | number>
     const text = messageText(key, values.count, catalog) ?? key

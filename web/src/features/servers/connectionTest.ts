@@ -42,6 +42,9 @@ export async function readTest(body: ReadableStream<Uint8Array>, onProgress: (pr
   throw new TypeError('the connection was closed before the result')
 }
 
+/** Unsaved server with the id of the saved one whose credentials it may use, or the id of a saved server. */
+type TestTarget = { id: string | null; server: ServerRequest } | { saved: string }
+
 /** Tests of a form or page, one at a time. A closed page ends its test. */
 export function useConnectionTest() {
   const running = ref(false)
@@ -57,7 +60,7 @@ export function useConnectionTest() {
     else steps.value = [...steps.value, progress.step]
   }
 
-  async function run(body: { id: string | null; server: ServerRequest }) {
+  async function run(target: TestTarget) {
     abort?.abort()
     abort = new AbortController()
     const { signal } = abort
@@ -66,8 +69,11 @@ export function useConnectionTest() {
     steps.value = []
     problem.value = ''
     try {
-      const headers = { accept: 'text/event-stream' }
-      const { data } = await api.POST('/api/v1/servers/test', { body, headers, signal, parseAs: 'stream' })
+      const options = { headers: { accept: 'text/event-stream' }, signal, parseAs: 'stream' } as const
+      const { data } =
+        'saved' in target
+          ? await api.POST('/api/v1/servers/{id}/test', { params: { path: { id: target.saved } }, ...options })
+          : await api.POST('/api/v1/servers/test', { body: target, ...options })
       result.value = await readTest(data!, onProgress)
     } catch (error) {
       if (!signal.aborted) problem.value = errorMessage(error)

@@ -12,6 +12,7 @@ const draft = shallowRef<CollectionPolicy | null>(null)
 /** Fields whose text is no valid value. */
 const invalid = reactive(new Set<string>())
 
+const NO_REQUEST: CollectorSetting = { disabled: false, interval_ms: null }
 const EMPTY: CollectionPolicy = { collectors: {}, overrides: [] }
 const isDefault = (setting: CollectorSetting) => !setting.disabled && (setting.interval_ms ?? null) === null
 
@@ -59,7 +60,8 @@ export function useCollectors() {
 
   function edit(change: (policy: CollectionPolicy) => void) {
     undoValues.value = null
-    const copy = structuredClone(policy.value)
+    // Selections of dialogs are reactive; a structured clone of them is not possible.
+    const copy = JSON.parse(JSON.stringify(policy.value)) as CollectionPolicy
     change(copy)
     draft.value = normalized(copy)
   }
@@ -72,9 +74,9 @@ export function useCollectors() {
 
   /** Request in effect: the own one, or that for all hosts. */
   const settingOf = (override: number | null, name: string): CollectorSetting =>
-    ownSetting(override, name) ?? policy.value.collectors?.[name] ?? {}
+    ownSetting(override, name) ?? policy.value.collectors?.[name] ?? NO_REQUEST
 
-  function change(override: number | null, name: string, values: CollectorSetting) {
+  function change(override: number | null, name: string, values: Partial<CollectorSetting>) {
     const setting = { ...settingOf(override, name), ...values }
     edit((policy) => (requestsOf(policy, override)[name] = setting))
   }
@@ -133,7 +135,18 @@ export function useCollectors() {
     if (values && (await run(() => put(values)))) undoValues.value = null
   }
 
-  const form: SaveBarForm = { query, busy, problem, conflict, undoValues, dirty, invalidCount: computed(() => invalid.size), discard, save, undo }
+  const form: SaveBarForm = {
+    query,
+    busy,
+    problem,
+    conflict,
+    undoValues,
+    dirty,
+    invalidCount: computed(() => invalid.size),
+    discard,
+    save,
+    undo,
+  }
   return {
     form,
     query,

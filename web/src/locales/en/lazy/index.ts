@@ -4,6 +4,8 @@ import type { alerts } from './alerts'
 import type { chartTools } from './chartTools'
 import type { host } from './host'
 import type { hostList } from './hostList'
+import type { hubHealth } from './hubHealth'
+import type { hubSettings } from './hubSettings'
 import type { servers } from './servers'
 
 export interface LazyTexts {
@@ -12,5 +14,7 @@ export interface LazyTexts {
   chartTools: typeof chartTools
   host: typeof host
   hostList: typeof hostList
+  hubHealth: typeof hubHealth
+  hubSettings: typeof hubSettings
   servers: typeof servers
 }

@@ -80,8 +80,6 @@ export const servers = {
     none: 'No collections yet',
     acceptTitle: 'Accept new host key?',
     accept: 'Accept',
-    pinnedKey: 'Pinned key',
-    offeredKey: 'Offered key',
     verify: 'Verify it on the host with {command}. Passwords that you enter are sent to the host with this key.',
     passwordNote: 'The stored password is bound to the pinned key. Without a password, collection is paused.',
     removeTitle: 'Remove {name}?',
