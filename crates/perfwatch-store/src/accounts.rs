@@ -158,7 +158,7 @@ impl AccountRepository<'_> {
         self.0.saved_views().delete_for_account(id);
         self.0.push_all([
             SqlStatement::new("DELETE FROM token WHERE account = $1", [id.into()]),
-            SqlStatement::new("DELETE FROM setting WHERE name = $1", [preferences_key(id).into()]),
+            SqlStatement::new("DELETE FROM setting WHERE name = $1", [preferences_key(id).as_str().into()]),
             SqlStatement::new("DELETE FROM account WHERE id = $1", [id.into()]).require_row(),
         ]);
     }

@@ -280,7 +280,10 @@ mod tests {
     fn parents_are_an_optional_last_column() {
         // Process 2 gets another parent; the parent of process 3 is unknown.
         let rows = [vec![row(2, Some(1)), row(3, None)], vec![row(2, Some(7)), row(4, Some(2))]];
-        let without = rows.clone().map(|list| list.iter().map(|process| row(process.pid, None)).collect());
+        let unknown = |list: Vec<ProcessRow>| -> Vec<ProcessRow> {
+            list.iter().map(|process| row(process.pid, None)).collect()
+        };
+        let without = rows.clone().map(unknown);
         let level = CompressionLevel::Best;
         let (bytes, earlier) = (write_processes(&rows, level), write_processes(&without, level));
         assert_eq!(read_processes(&bytes, 2).unwrap(), rows);

@@ -1,7 +1,7 @@
 // The page of a host with a day of history: flight recorder, replay, comparison, events, connection and details.
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { checkPage, closePage, openBrowser, openPage, type PageOptions, TestSite } from './support'
+import { checkPage, closePage, openBrowser, openPage, type PageOptions, SCREENSHOTS, TestSite } from './support'
 
 const VIEWER = { name: 'vera', password: 'it rains all day' }
 const BOOTS = ['6ccd780c-baba-4026-9564-5b8c656024db', '7ddd780c-baba-4026-9564-5b8c656024db']
@@ -248,6 +248,63 @@ describe('comparison', () => {
   })
 })
 
+describe('charts', () => {
+  const chart = (page: Page) => page.locator('.chart').filter({ hasText: 'softirq' }).first()
+
+  it.each(SCREENS)('full screen, table and events in %s at %i px', async (scheme, width) => {
+    const { context, page, errors } = await open(`/hosts/${id}?from=${OFF[0] - HOUR}&to=${OFF[1] + HOUR}`, { scheme, width })
+    await chart(page).waitFor()
+    await chart(page).hover()
+    await chart(page).getByRole('button', { name: 'Full screen' }).click({ force: true })
+    const dialog = page.getByRole('dialog')
+    await dialog.locator('.uplot').waitFor()
+    await checkPage(page, `chart-full-${scheme}-${width}`)
+    await dialog.getByRole('button', { name: 'Table', exact: true }).click()
+    await dialog.getByText('Host rebooted').waitFor()
+    await dialog.getByText(/No data until .*: Host was down or restarted/).waitFor()
+    expect(await dialog.locator('tbody tr').count()).toBeGreaterThan(20)
+    await checkPage(page, `chart-table-${scheme}-${width}`)
+    await page.keyboard.press('Escape')
+    await closePage(context, errors)
+  })
+
+  it('a rule starts with the metric and the host of its chart', async () => {
+    const { context, page, errors } = await open(replay(''))
+    await chart(page).hover()
+    await chart(page).getByRole('link', { name: 'Create rule' }).click()
+    await page.getByText('1 host', { exact: false }).first().waitFor()
+    expect(page.url()).toContain(`metric=cpu.usage&host=${id}`)
+    await checkPage(page, 'chart-rule')
+    await closePage(context, errors)
+  })
+
+  it('on a touch screen, a drag moves the range and a long press shows the values', async () => {
+    const context = await browser.newContext({ viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true })
+    await site.logIn(context)
+    const page = await context.newPage()
+    const [from, to] = [now - 3 * HOUR, now - 2 * HOUR]
+    await page.goto(`${site.url}/hosts/${id}?from=${from}&to=${to}`)
+    await chart(page).locator('.u-over').scrollIntoViewIfNeeded()
+    const box = (await chart(page).locator('.u-over').boundingBox())!
+    const client = await context.newCDPSession(page)
+    const touch = (type: 'touchStart' | 'touchMove' | 'touchEnd', x?: number) =>
+      client.send('Input.dispatchTouchEvent', { type, touchPoints: x === undefined ? [] : [{ x: box.x + x, y: box.y + box.height / 2 }] })
+    await touch('touchStart', 50)
+    await expect.poll(() => chart(page).locator('.time').textContent()).toMatch(/\d\d:\d\d:\d\d/)
+    await touch('touchMove', 120)
+    await page.screenshot({ path: `${SCREENSHOTS}/chart-touch-390.png` })
+    await touch('touchEnd')
+    await expect.poll(() => chart(page).locator('.time').textContent()).toBe('')
+    await touch('touchStart', 60)
+    for (const x of [80, 110, 140, 160]) await touch('touchMove', x)
+    await touch('touchEnd')
+    // The finger moved 100 px to the right: the range is earlier by this share of the plot.
+    const expected = from - (100 / box.width) * (to - from)
+    await expect.poll(() => Math.abs(Number(parameter(page, 'from')) - expected) < 60_000).toBe(true)
+    await context.close()
+  })
+})
+
 describe('tabs', () => {
   it.each(SCREENS)('events are filtered and replayed in %s at %i px', async (scheme, width) => {
     const { context, page, errors } = await open(`/hosts/${id}/events`, { scheme, width })
@@ -279,9 +336,11 @@ describe('tabs', () => {
     expect((await table.locator('tbody b').allTextContents()).filter((name) => name === 'postgres')).toHaveLength(1)
     await table.getByRole('button', { name: 'Tree', exact: true }).click()
     // The two workers of the backup are below the process that started them.
-    const depths = await table.locator('tbody td.process').evaluateAll((cells) =>
-      cells.map((cell) => [cell.querySelector('b')!.textContent, getComputedStyle(cell).getPropertyValue('--depth')]),
-    )
+    const depths = await table
+      .locator('tbody td.process')
+      .evaluateAll((cells) =>
+        cells.map((cell) => [cell.querySelector('b')!.textContent, getComputedStyle(cell).getPropertyValue('--depth')]),
+      )
     expect(depths.slice(0, 3)).toEqual([
       ['postgres', '0'],
       ['postgres', '1'],

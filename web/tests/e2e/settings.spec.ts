@@ -141,6 +141,51 @@ describe('retention', () => {
   })
 })
 
+describe('collection', () => {
+  interface CollectorsAnswer {
+    policy: { collectors: object; overrides: { tags: string[]; interval_ms: number | null; collectors: object }[] }
+  }
+  const policy = async () => (await site.request<CollectorsAnswer>('GET', '/api/v1/collectors')).policy
+
+  it.each(SCREENS)('collectors are switched for all hosts and overridden by tag in %s at %i px', async (scheme, width) => {
+    const { context, page, errors } = await open('/settings/collection', { scheme, width })
+    const table = page.getByRole('region', { name: 'Collectors' }).last()
+    const toggle = (name: string) => table.getByRole('switch', { name, exact: true })
+    await toggle('processes').click()
+    await page.getByLabel('Interval of disk', { exact: true }).fill('10s')
+    await page.getByText('2 unsaved changes').waitFor()
+    await page.getByRole('button', { name: 'Override for some hosts' }).click()
+    const dialog = page.getByRole('dialog', { name: 'Hosts of the override' })
+    await dialog.getByRole('textbox', { name: 'Tags' }).fill('env=lab')
+    await checkPage(page, `settings-collectors-dialog-${scheme}-${width}`)
+    await dialog.getByRole('button', { name: 'Apply' }).click()
+    await page.getByLabel('Interval of these agents', { exact: true }).fill('1m')
+    // Switched off for all hosts, on for these.
+    await toggle('processes').click()
+    await checkPage(page, `settings-collectors-override-${scheme}-${width}`)
+    await page.getByRole('button', { name: 'Save changes' }).click()
+    await page.getByText('Saved. In effect on all hubs.').waitFor()
+    expect(await policy()).toEqual({
+      collectors: { disk: { disabled: false, interval_ms: 10_000 }, processes: { disabled: true, interval_ms: null } },
+      overrides: [{ hosts: [], tags: ['env=lab'], interval_ms: 60_000, collectors: { processes: { disabled: false, interval_ms: null } } }],
+    })
+    await checkPage(page, `settings-collectors-${scheme}-${width}`)
+    await page.getByRole('button', { name: 'Undo' }).click()
+    await expect.poll(policy).toEqual({ collectors: {}, overrides: [] })
+    await closePage(context, errors)
+  })
+
+  it('an interval that is no duration is not saved', async () => {
+    const { context, page, errors } = await open('/settings/collection')
+    await page.getByLabel('Interval of disk', { exact: true }).fill('soon')
+    await page.getByText('Correct the marked fields first').waitFor()
+    expect(await page.getByRole('button', { name: 'Save changes' }).isDisabled()).toBe(true)
+    await page.getByRole('button', { name: 'Discard' }).click()
+    expect(await page.getByLabel('Interval of disk', { exact: true }).inputValue()).toBe('')
+    await closePage(context, errors)
+  })
+})
+
 describe('access', () => {
   it('operators see their own pages only', async () => {
     const { context, page, errors } = await open('/settings/agents', { account: OPERATOR })
