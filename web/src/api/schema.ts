@@ -315,6 +315,30 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/auth/preferences": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get the preferences of the current user
+         * @description Any authenticated caller. Browser session only.
+         */
+        get: operations["get_auth_preferences"];
+        /**
+         * Replace the preferences of the current user
+         * @description Any authenticated caller. Browser session only.
+         */
+        put: operations["put_auth_preferences"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/auth/sessions": {
         parameters: {
             query?: never;
@@ -603,6 +627,33 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/collectors": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the collectors requested from agents
+         * @description Requires the role admin or higher.
+         */
+        get: operations["get_collectors"];
+        /**
+         * Change the collectors requested from agents
+         * @description Agents apply the change with the response to their next snapshot, as far as it reduces what their own
+         *     configuration allows.
+         *
+         *     Requires the role admin or higher. Browser session only, with a recent login or confirmation.
+         */
+        put: operations["put_collectors"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/enrollment-tokens": {
         parameters: {
             query?: never;
@@ -664,7 +715,13 @@ export interface paths {
         delete?: never;
         options?: never;
         head?: never;
-        patch?: never;
+        /**
+         * Change the tags of several hosts
+         * @description All hosts are changed, or none.
+         *
+         *     Requires the role operator or higher.
+         */
+        patch: operations["patch_hosts"];
         trace?: never;
     };
     "/api/v1/hosts/{id}": {
@@ -809,6 +866,26 @@ export interface paths {
          * @description Requires the role viewer or higher.
          */
         get: operations["get_hosts_id_snapshot"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/hosts/{id}/storage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get the storage that a host uses
+         * @description Requires the role viewer or higher.
+         */
+        get: operations["get_hosts_id_storage"];
         put?: never;
         post?: never;
         delete?: never;
@@ -2246,6 +2323,21 @@ export interface components {
          * @enum {string}
          */
         AuthMethod: "password" | "key";
+        BTreeMap: {
+            [key: string]: {
+                /**
+                 * @description The collector does not run.
+                 * @default false
+                 */
+                disabled: boolean;
+                /**
+                 * Format: int32
+                 * @description Minimum time between two runs, milliseconds; `None` leaves it to the agent.
+                 * @default null
+                 */
+                interval_ms: number | null;
+            };
+        };
         /** @description Rule and range of a backtest. */
         BacktestRequest: {
             /** @description Start: milliseconds since 1970, RFC 3339, or an offset; default `-7d`. */
@@ -2470,6 +2562,32 @@ export interface components {
          * @enum {string}
          */
         CollectionMethod: "agent" | "ssh";
+        /** @description Requests for some hosts. They replace those for all hosts, collector by collector. */
+        CollectionOverride: {
+            /**
+             * @description Requests by collector.
+             * @default {}
+             */
+            collectors: {
+                [key: string]: components["schemas"]["CollectorSetting"];
+            };
+            /**
+             * @description Ids of selected hosts.
+             * @default []
+             */
+            hosts: string[];
+            /**
+             * Format: int32
+             * @description Interval of the agent, milliseconds; `null` leaves the interval of all hosts.
+             * @default null
+             */
+            interval_ms: number | null;
+            /**
+             * @description Tags that select a host; any of them is sufficient.
+             * @default []
+             */
+            tags: string[];
+        };
         /** @description Page of collections, newest first. */
         CollectionPageResponse: {
             collections: components["schemas"]["CollectionResponse"][];
@@ -2478,6 +2596,46 @@ export interface components {
              * @description Value of `before` for the next page; `null` on the last page.
              */
             next: number | null;
+        };
+        /** @description Collectors and intervals that the hub requests from agents. */
+        CollectionPolicy: {
+            /**
+             * @description Requests by collector for all hosts.
+             * @default {}
+             */
+            collectors: {
+                [key: string]: components["schemas"]["CollectorSetting"];
+            };
+            /**
+             * @description Requests for some hosts. If several select a host, the last one counts, value by value.
+             * @default []
+             */
+            overrides: components["schemas"]["CollectionOverride"][];
+        };
+        /** @description Collection policy with the collectors that it is about. */
+        CollectionPolicyResponse: {
+            /** @description Actor of the last change. */
+            changed_by: string | null;
+            /**
+             * Format: int64
+             * @description Time of the last change, Unix milliseconds.
+             */
+            changed_ms: number | null;
+            /** @description Collectors of agents of this version. */
+            collectors: components["schemas"]["CollectorInfo"][];
+            /** @description Mean duration of a run by collector over the hosts that send now, milliseconds. */
+            cost_ms: {
+                [key: string]: number;
+            };
+            /** @description Policy in effect. */
+            policy: components["schemas"]["CollectionPolicy"];
+            /** @description Number of hosts that each override selects, in the order of the overrides. */
+            selected_hosts: number[];
+            /**
+             * Format: int64
+             * @description Version of the policy, required by a change.
+             */
+            version: number;
         };
         /** @description Result of a collection or a connection test. */
         CollectionResponse: {
@@ -2514,6 +2672,32 @@ export interface components {
             duration_ms: number;
             /** @description Stage that the step belongs to. */
             stage: components["schemas"]["CollectionStage"];
+        };
+        /** @description Collector that agents of this version have. */
+        CollectorInfo: {
+            /**
+             * Format: int64
+             * @description Time between two runs if nothing is configured, milliseconds; 0 is every snapshot.
+             */
+            default_interval_ms: number;
+            /** @description Number of metrics. */
+            metrics: number;
+            /** @description Name in the configuration of agents. */
+            name: string;
+        };
+        /** @description Request about one collector. */
+        CollectorSetting: {
+            /**
+             * @description The collector does not run.
+             * @default false
+             */
+            disabled: boolean;
+            /**
+             * Format: int32
+             * @description Minimum time between two runs, milliseconds; `null` leaves it to the agent.
+             * @default null
+             */
+            interval_ms: number | null;
         };
         /** @description Column of a shape. */
         Column: {
@@ -3175,6 +3359,14 @@ export interface components {
          * @enum {string}
          */
         HostStatus: "new" | "online" | "no_data" | "disabled";
+        /** @description Recorded history of a host. */
+        HostStorageResponse: {
+            hour: components["schemas"]["TierStorageResponse"];
+            minute: components["schemas"]["TierStorageResponse"];
+            raw: components["schemas"]["TierStorageResponse"];
+            /** Format: int64 */
+            total_bytes: number;
+        };
         /**
          * @description Self-metric of the hub that a rule can evaluate.
          * @enum {string}
@@ -3338,6 +3530,11 @@ export interface components {
              */
             accepted: number;
             /**
+             * @description Collectors that the hub asks to run less often or not at all.
+             * @default {}
+             */
+            collectors: components["schemas"]["BTreeMap"];
+            /**
              * @description Number of snapshots that were already stored.
              * @default 0
              */
@@ -3495,8 +3692,13 @@ export interface components {
             rollup: string;
             unit: string;
         };
-        /** @description Notifications, newest first. */
+        /** @description Page of notifications, newest first. */
         NotificationListResponse: {
+            /**
+             * Format: int64
+             * @description Value of `before` for the next page; `null` on the last page.
+             */
+            next: number | null;
             notifications: components["schemas"]["NotificationResponse"][];
         };
         /** @description Notification of an incident to one channel. */
@@ -3692,6 +3894,24 @@ export interface components {
         PasswordRequest: {
             password: string;
         };
+        /** @description Preferences of the current user. A value that is `null` was never chosen: the dashboard uses its default. */
+        Preferences: {
+            /**
+             * @description Columns of the list of hosts; at most 50.
+             * @default null
+             */
+            host_columns: string[] | null;
+            /**
+             * @description Saved filters of the list of hosts; at most 50.
+             * @default null
+             */
+            host_filters: components["schemas"]["SavedFilter"][] | null;
+            /**
+             * @description Hosts pinned to the navigation, in their order; at most 50.
+             * @default null
+             */
+            pins: string[] | null;
+        };
         /** @description Effect of settings on storage. */
         PreviewResponse: {
             /**
@@ -3786,6 +4006,11 @@ export interface components {
             name: string;
             /** Format: int32 */
             open_files?: number;
+            /**
+             * Format: int32
+             * @description Absent without a parent, and if an earlier agent recorded the process.
+             */
+            parent_pid?: number;
             /** Format: int32 */
             pid: number;
             /** Format: int64 */
@@ -3813,6 +4038,11 @@ export interface components {
             /** Format: int64 */
             memory_bytes_max: number;
             name: string;
+            /**
+             * Format: int32
+             * @description Parent in the last snapshot; `null` if unknown.
+             */
+            parent_pid: number | null;
             /** Format: int32 */
             pid: number;
             /** Format: int64 */
@@ -4121,6 +4351,13 @@ export interface components {
             /** @description Description of the condition. */
             summary: string;
         };
+        /** @description Filter of the list of hosts with a name. */
+        SavedFilter: {
+            /** @description Words of the filter. */
+            filter: string;
+            /** @description Name, unique in the list. */
+            name: string;
+        };
         /** @description Values of a metric and instance at each timestamp. */
         Series: {
             instance: string;
@@ -4173,6 +4410,8 @@ export interface components {
             format: components["schemas"]["ImportFormat"];
             /** @description Interval of entries without an interval; default: `15m`. */
             interval?: string | null;
+            /** @description Saves the valid entries although others are invalid; by default, one invalid entry rejects all. */
+            skip_invalid?: boolean;
             /** @description Tags of all entries, in addition to their own. */
             tags?: string[];
             /** @description Content of the file. */
@@ -4810,6 +5049,24 @@ export interface components {
             /** @description Tier: `raw`, `1m` or `1h`. */
             tier: string;
         };
+        /** @description Recorded history of a host in one tier. */
+        TierStorageResponse: {
+            /**
+             * Format: int64
+             * @description Size of the blocks in the database.
+             */
+            bytes: number;
+            /**
+             * Format: int64
+             * @description Time of the first row; `null` without blocks.
+             */
+            first_ms: number | null;
+            /**
+             * Format: int64
+             * @description Time of the last row in a block; newer rows become a block within 15 minutes.
+             */
+            last_ms: number | null;
+        };
         /** @description Milliseconds since 1970, or RFC 3339. */
         Timestamp: number | string;
         /** @description API tokens of the current user, oldest first. */
@@ -4934,6 +5191,30 @@ export interface components {
             size: number;
             /** @description Provisioning URI (`otpauth://`) for an app. */
             uri: string;
+        };
+        /** @description Change of the collection policy. */
+        UpdateCollectionPolicyRequest: {
+            /** @description New policy. */
+            policy: components["schemas"]["CollectionPolicy"];
+            /**
+             * Format: int64
+             * @description Version that the change is based on.
+             */
+            version: number;
+        };
+        /** @description Change of the tags of several hosts. */
+        UpdateHostsRequest: {
+            /** @description Tags that each host gets. */
+            add_tags?: string[];
+            /** @description Ids of 1 to 1,000 hosts. */
+            ids: string[];
+            /** @description Tags that each host loses. */
+            remove_tags?: string[];
+        };
+        /** @description Number of changed hosts. */
+        UpdateHostsResponse: {
+            /** @description Hosts whose tags changed; others had these tags already. */
+            changed: number;
         };
         /** @description Change of settings. */
         UpdateSettingsRequest: {
@@ -5600,6 +5881,67 @@ export interface operations {
             503: components["responses"]["Error503"];
         };
     };
+    get_auth_preferences: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Preferences"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    put_auth_preferences: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Preferences"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Preferences"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
     get_auth_sessions: {
         parameters: {
             query?: never;
@@ -6152,6 +6494,68 @@ export interface operations {
             503: components["responses"]["Error503"];
         };
     };
+    get_collectors: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CollectionPolicyResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    put_collectors: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateCollectionPolicyRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CollectionPolicyResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
     get_enrollment_tokens: {
         parameters: {
             query?: never;
@@ -6271,6 +6675,42 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    patch_hosts: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateHostsRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UpdateHostsResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6576,6 +7016,38 @@ export interface operations {
             503: components["responses"]["Error503"];
         };
     };
+    get_hosts_id_storage: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id or name of the host */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HostStorageResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
     put_hosts_id_tags: {
         parameters: {
             query?: never;
@@ -6870,6 +7342,8 @@ export interface operations {
                 state?: components["schemas"]["NotificationState"];
                 /** @description Id of a channel. */
                 channel?: string;
+                /** @description `next` of the previous page. */
+                before?: number;
                 /** @description Maximum number of notifications: 1 to 500, default 100. */
                 limit?: number;
             };
