@@ -17,7 +17,7 @@ const ROW_LEN: usize = 6;
 pub struct GridRequest {
     /// Host of the series.
     pub host: HostId,
-    /// Selected series.
+    /// Selectors of the series that are read.
     pub selectors: Vec<SeriesSelector>,
     /// Start and exclusive end, Unix milliseconds.
     pub range: (i64, i64),

@@ -4,7 +4,7 @@ use crate::aggregate::{FillGrid, MemberValues};
 use crate::formula::Formula;
 use crate::groups::{Group, HostSeries, PointBudget, QueryGroups, apply_formula, rank};
 use crate::plan::{GridPlan, RequestSize};
-use crate::request::{Grouping, HostMatcher, QueryRequest, QuerySet, SeriesQuery};
+use crate::request::{Grouping, HostMatcher, QueryRequest, QuerySet, SeriesQuery, common_grouping};
 use crate::response::{LeftOut, LeftOutReason, QueryCounts, QueryResponse, ResponseSeries};
 use perfwatch_auth::{AuthDirectory, Identity};
 use perfwatch_history::History;
@@ -30,7 +30,7 @@ pub struct QueryDeps {
     pub catalog: Arc<Catalog>,
     /// Accounts and tags of hosts.
     pub directory: Arc<AuthDirectory>,
-    /// Known hosts.
+    /// Hosts that a query may select.
     pub hosts: Arc<HostRegistry>,
     /// Stored history of all hosts.
     pub history: Arc<History>,
@@ -277,7 +277,7 @@ impl QueryEngine {
                 counts.push(QueryCounts { id: query.id.clone(), hosts, series: count });
                 let groupings: Vec<&Grouping> =
                     formula.queries().iter().map(|index| &set.queries[*index].by).collect();
-                let by = crate::groups::common_grouping(&groupings).unwrap_or(&Grouping::None);
+                let by = common_grouping(&groupings).unwrap_or(&Grouping::None);
                 formula_groups.push((query, by, groups, count));
             }
         }

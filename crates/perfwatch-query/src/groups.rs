@@ -2,7 +2,7 @@
 
 use crate::aggregate::{GroupAccumulator, GroupValues, MemberValues};
 use crate::formula::Formula;
-use crate::request::{Grouping, SeriesQuery};
+use crate::request::{Grouping, SeriesQuery, common_grouping};
 use perfwatch_model::HostId;
 use std::collections::{BTreeMap, HashMap};
 
@@ -46,19 +46,6 @@ impl GroupLabels {
             tag: self.tag.clone().filter(|_| matches!(to, Grouping::Tag(_))),
         }
     }
-}
-
-/// Returns whether groups of `narrow` have no label that groups of `wide` do not have.
-fn includes(wide: &Grouping, narrow: &Grouping) -> bool {
-    wide == narrow
-        || *narrow == Grouping::None
-        || *wide == Grouping::Series && matches!(narrow, Grouping::Host | Grouping::Instance)
-}
-
-/// Grouping whose groups a formula over these groupings has; `None` if they do not match.
-pub(crate) fn common_grouping<'a>(groupings: &[&'a Grouping]) -> Option<&'a Grouping> {
-    let is_common = |wide: &&&'a Grouping| groupings.iter().all(|narrow| includes(wide, narrow));
-    groupings.iter().find(is_common).copied()
 }
 
 /// Metric and labels of a group. Metrics are never combined.

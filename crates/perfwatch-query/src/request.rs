@@ -1,7 +1,6 @@
 //! Queries and formulas of a request, and their validation.
 
 use crate::formula::Formula;
-use crate::groups::common_grouping;
 use perfwatch_http::ApiError;
 use perfwatch_model::{SeriesSelector, limits, wire};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -136,6 +135,19 @@ impl<'de> Deserialize<'de> for Grouping {
         let expected = "expected host, tag:KEY, instance, series or none";
         Self::parse(&text).ok_or_else(|| serde::de::Error::custom(format!("invalid grouping; {expected}")))
     }
+}
+
+/// Returns whether groups of `narrow` have no label that groups of `wide` do not have.
+fn includes(wide: &Grouping, narrow: &Grouping) -> bool {
+    wide == narrow
+        || *narrow == Grouping::None
+        || *wide == Grouping::Series && matches!(narrow, Grouping::Host | Grouping::Instance)
+}
+
+/// Grouping whose groups a formula over these groupings has; `None` if they do not match.
+pub(crate) fn common_grouping<'a>(groupings: &[&'a Grouping]) -> Option<&'a Grouping> {
+    let is_common = |wide: &&&'a Grouping| groupings.iter().all(|narrow| includes(wide, narrow));
+    groupings.iter().find(is_common).copied()
 }
 
 /// Query of a metric over hosts.
