@@ -105,7 +105,7 @@ function renderPage(path: string, folder: string, text: string): { page: Page; l
   const sections = addAnchors(tokens)
   const links: Reference[] = []
   for (const token of tokens.flatMap((block) => block.children ?? [])) {
-    const href = token.attrGet('href')
+    const href = token.attrGet('href')?.toString() ?? null
     if (token.type !== 'link_open' || href === null || /^[a-z]+:/.test(href)) continue
     const [target, anchor] = href.split('#') as [string, string | undefined]
     const linked = target === '' ? path : posix.join(posix.dirname(path), target)

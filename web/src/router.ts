@@ -143,6 +143,13 @@ export const routes: RouteRecordRaw[] = [
       },
     ],
   },
+  {
+    path: '/explore/:view?',
+    name: 'explore',
+    component: () => import('./features/explore/ExplorePage.vue'),
+    props: true,
+    meta: { title: 'shell.explore' },
+  },
   { path: '/hub', component: () => import('./features/hub/HubPage.vue'), meta: { title: 'shell.hub' } },
   // Addresses of links in older notifications and bookmarks.
   { path: '/servers', redirect: '/agentless' },

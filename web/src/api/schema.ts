@@ -1165,6 +1165,29 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/query": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Query series of many hosts
+         * @description Groups and aggregates the series of the visible hosts on a common time grid. Limits shorten the answer instead
+         *     of failing it: `left_out` counts the hosts and series that are missing.
+         *
+         *     Requires the role viewer or higher.
+         */
+        post: operations["post_query"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/rules": {
         parameters: {
             query?: never;
@@ -1949,6 +1972,58 @@ export interface paths {
         patch: operations["patch_users_id"];
         trace?: never;
     };
+    "/api/v1/views": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List your views and shared views
+         * @description Requires the role viewer or higher.
+         */
+        get: operations["get_views"];
+        put?: never;
+        /**
+         * Save a view
+         * @description Requires the role viewer or higher.
+         */
+        post: operations["post_views"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/views/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get a view
+         * @description Requires the role viewer or higher.
+         */
+        get: operations["get_views_id"];
+        /**
+         * Replace a view
+         * @description Requires the role viewer or higher.
+         */
+        put: operations["put_views_id"];
+        post?: never;
+        /**
+         * Delete a view
+         * @description Requires the role viewer or higher.
+         */
+        delete: operations["delete_views_id"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/ws/metrics": {
         parameters: {
             query?: never;
@@ -2231,6 +2306,11 @@ export interface components {
          * @enum {string}
          */
         Aggregate: "last" | "mean" | "min" | "max" | "p95";
+        /**
+         * @description Aggregation of the series of a group at each point.
+         * @enum {string}
+         */
+        Aggregation: "mean" | "sum" | "min" | "max" | "p95";
         /** @description Alert of a rule on an instance of a host. */
         AlertResponse: {
             /** @description Top consumers and movers at the time of firing. */
@@ -2496,6 +2576,16 @@ export interface components {
             };
             template: components["schemas"]["NotificationTemplate"];
         };
+        /**
+         * @description Form of the charts.
+         * @enum {string}
+         */
+        ChartForm: "line" | "stack" | "heat_map";
+        /**
+         * @description Division of the series into charts.
+         * @enum {string}
+         */
+        ChartSplit: "overlay" | "metric" | "host";
         /** @description Selection of the finished jobs to delete. */
         CleanQueueRequest: {
             state?: components["schemas"]["JobState"] | null;
@@ -3150,6 +3240,17 @@ export interface components {
             /** @description Servers with the highest memory usage. */
             top_memory: components["schemas"]["TopServer"][];
         };
+        /** @description Formula over the series of queries. */
+        FormulaQuery: {
+            /** @description Ids of queries, numbers, `+ - * /` and parentheses: `A / B * 100`. */
+            expression: string;
+            /** @description Omits the series from the response. */
+            hidden?: boolean;
+            /** @description Letter and up to 15 letters, digits or underscores. */
+            id: string;
+            /** @description Maximum number of series, those with the largest newest value; default 50, at most 200. */
+            limit?: number | null;
+        };
         /** @description Fullest filesystem of a host. */
         FullestFilesystem: {
             /** @description Mount point of the filesystem. */
@@ -3592,6 +3693,24 @@ export interface components {
             /** Format: int64 */
             finished_ms: number;
         };
+        /** @description Parts of the answer that the limits do not allow. */
+        LeftOut: {
+            /** @description Number of selected hosts that were not read, or not completely. */
+            hosts: number;
+            /** @description Number of points per series that were requested but not returned. */
+            points: number;
+            /** @description Limits that took effect. */
+            reasons: components["schemas"]["LeftOutReason"][];
+            /** @description Number of series that were dropped, besides those above the limit of a query. */
+            series: number;
+            /** @description Ids and names in the request that match no visible host. */
+            unknown_hosts: string[];
+        };
+        /**
+         * @description Limit that took effect.
+         * @enum {string}
+         */
+        LeftOutReason: "time" | "values" | "memory" | "series";
         /**
          * @description Message of the hub over `WS /api/ws/metrics` after the first subscription. Values are integers scaled by
          *     the decimals of their column.
@@ -4115,6 +4234,72 @@ export interface components {
          * @enum {string}
          */
         ProxyFaultSeverity: "info" | "warning" | "critical";
+        /** @description Number of hosts and series of a query or formula. */
+        QueryCounts: {
+            /** @description Number of selected hosts that the caller may view. */
+            hosts: number;
+            /** @description Id of the query or formula. */
+            id: string;
+            /** @description Number of series before the limit was applied. */
+            series: number;
+        };
+        /** @description Hosts of a query. All hosts match if `hosts` and `tags` are empty. */
+        QueryHosts: {
+            /** @description Tags that exclude a host, even if it is listed. */
+            exclude_tags?: string[];
+            /** @description Ids or names of selected hosts. */
+            hosts?: string[];
+            /** @description Tags that select a host; any of them is sufficient. */
+            tags?: string[];
+        };
+        /** @description Queries over a time range. */
+        QueryRequest: {
+            /** @description Formulas over the queries, at most 5. */
+            formulas?: components["schemas"]["FormulaQuery"][];
+            /** @description Start: milliseconds since 1970, RFC 3339, or an offset; default: one hour before `to`. */
+            from?: string | null;
+            /** @description Maximum number of points per series: 10 to 2,000, default 300. */
+            points?: number | null;
+            /** @description Queries, at most 10. */
+            queries: components["schemas"]["SeriesQuery"][];
+            /** @description End of the range; default: now. */
+            to?: string | null;
+        };
+        /** @description Series on a common time grid. */
+        QueryResponse: {
+            /** Format: int64 */
+            duration_ms: number;
+            /** Format: int64 */
+            from_ms: number;
+            left_out: components["schemas"]["LeftOut"];
+            /** @description Number of points of each series. */
+            points: number;
+            /** @description Number of hosts and series of each query. */
+            queries: components["schemas"]["QueryCounts"][];
+            /** @description Series of the visible queries and formulas, largest newest value first. */
+            series: components["schemas"]["ResponseSeries"][];
+            /**
+             * Format: int64
+             * @description Time of the first point.
+             */
+            start_ms: number;
+            /**
+             * Format: int64
+             * @description Width of a point in milliseconds.
+             */
+            step_ms: number;
+            /** @description Coarsest resolution that was read: `raw`, `1m` or `1h`. */
+            tier: string;
+            /** Format: int64 */
+            to_ms: number;
+        };
+        /** @description Queries and formulas of a request or of a saved view. */
+        QuerySet: {
+            /** @description Formulas over the queries, at most 5. */
+            formulas?: components["schemas"]["FormulaQuery"][];
+            /** @description Queries, at most 10. */
+            queries: components["schemas"]["SeriesQuery"][];
+        };
         /**
          * @description Collections of the last 24 hours, in steps of 10 minutes. Connection tests and the successful
          *     collections of open pages are not counted.
@@ -4256,6 +4441,32 @@ export interface components {
          * @enum {string}
          */
         Resource: "cpu" | "memory" | "io" | "open_files";
+        /** @description Series of a group. */
+        ResponseSeries: {
+            /**
+             * Format: uuid
+             * @description Host of the series, if it belongs to a single host.
+             */
+            host: string | null;
+            /** @description Number of hosts with a value per point, for sums. */
+            hosts: number[] | null;
+            /** @description Labels of the group: `host`, `instance`, and the key of the tag. */
+            labels: {
+                [key: string]: string;
+            };
+            /** @description Largest sample per point, for means. */
+            max: (number | null)[] | null;
+            /** @description Metric; `null` for formulas. */
+            metric: string | null;
+            /** @description Smallest sample per point, for means. */
+            min: (number | null)[] | null;
+            /** @description Id of the query or formula. */
+            query: string;
+            /** @description Unit of the values; `null` for formulas and unknown metrics. */
+            unit: string | null;
+            /** @description Value per point; `null` for a gap. */
+            v: (number | null)[];
+        };
         /**
          * @description Role of an account, lowest rights first.
          * @enum {string}
@@ -4369,6 +4580,25 @@ export interface components {
             unit: string | null;
             /** @description Mean of each point, or the sample. */
             v: (number | null)[];
+        };
+        /** @description Query of a metric over hosts. */
+        SeriesQuery: {
+            /** @description Aggregation of the series of a group. */
+            aggregate?: components["schemas"]["Aggregation"];
+            /** @description Grouping: `host`, `tag:KEY`, `instance`, `series` or `none`. */
+            by?: string;
+            /** @description Omits the series from the response; formulas still use them. */
+            hidden?: boolean;
+            /** @description Hosts of the query; all visible hosts by default. */
+            hosts?: components["schemas"]["QueryHosts"];
+            /** @description Letter and up to 15 letters, digits or underscores; formulas refer to it. */
+            id: string;
+            /** @description Single instance; all instances if missing. */
+            instance?: string | null;
+            /** @description Maximum number of series, those with the largest newest value; default 50, at most 200. */
+            limit?: number | null;
+            /** @description Metric, or a pattern such as `cpu.*`. */
+            metric: string;
         };
         /** @description Series of a host in a time range. */
         SeriesResponse: {
@@ -5262,6 +5492,53 @@ export interface components {
             sso: boolean;
             /** @description Two-factor authentication is enabled. */
             totp_enabled: boolean;
+        };
+        /** @description Charts and time range of a view. */
+        ViewChart: {
+            /** @description Form of the charts. */
+            form?: components["schemas"]["ChartForm"];
+            /** @description Start of the range, such as `-6h`; default: one hour before `to`. */
+            from?: string | null;
+            /** @description Division of the series into charts. */
+            split?: components["schemas"]["ChartSplit"];
+            /** @description End of the range; default: now. */
+            to?: string | null;
+        };
+        /** @description Saved views of the caller and shared views, by name. */
+        ViewListResponse: {
+            views: components["schemas"]["ViewResponse"][];
+        };
+        /** @description Content of a saved view. */
+        ViewRequest: {
+            /** @description Charts and time range of the view. */
+            chart?: components["schemas"]["ViewChart"];
+            /** @description Name of the view, unique among your views; 1 to 100 bytes. */
+            name: string;
+            /** @description Queries and formulas of the view. */
+            query: components["schemas"]["QuerySet"];
+            /** @description Visible to all users; requires the role operator. */
+            shared?: boolean;
+            /**
+             * Format: int64
+             * @description `updated_ms` of the view that the change was decided on; required to replace a view.
+             */
+            updated_ms?: number | null;
+        };
+        /** @description Saved view. */
+        ViewResponse: {
+            chart: components["schemas"]["ViewChart"];
+            /** @description Whether the caller may change and delete the view. */
+            editable: boolean;
+            /** Format: uuid */
+            id: string;
+            name: string;
+            /** @description Name of the account that created the view. */
+            owner: string;
+            query: components["schemas"]["QuerySet"];
+            /** @description Visible to all users. */
+            shared: boolean;
+            /** Format: int64 */
+            updated_ms: number;
         };
         /**
          * @description Daily time range on some days of the week, in a time zone.
@@ -7514,6 +7791,40 @@ export interface operations {
             503: components["responses"]["Error503"];
         };
     };
+    post_query: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["QueryRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["QueryResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
     get_rules: {
         parameters: {
             query?: never;
@@ -8991,6 +9302,168 @@ export interface operations {
             413: components["responses"]["Error413"];
             415: components["responses"]["Error415"];
             422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_views: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ViewListResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_views: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ViewRequest"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ViewResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_views_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the view */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ViewResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    put_views_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the view */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ViewRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ViewResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    delete_views_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the view */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];

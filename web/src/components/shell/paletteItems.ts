@@ -6,7 +6,7 @@ import { dateTime } from '../../lib/format'
 import { fuzzyFilter } from '../../lib/fuzzy'
 import { parseTime } from '../../lib/timeInput'
 
-export type PaletteGroup = 'time' | 'hosts' | 'incidents' | 'pages' | 'actions' | 'metrics'
+export type PaletteGroup = 'time' | 'hosts' | 'incidents' | 'pages' | 'views' | 'actions' | 'metrics'
 
 export interface PaletteItem {
   id: string
@@ -21,7 +21,7 @@ export interface PaletteItem {
   run?: () => void
 }
 
-const GROUPS: readonly PaletteGroup[] = ['time', 'hosts', 'incidents', 'pages', 'actions', 'metrics']
+const GROUPS: readonly PaletteGroup[] = ['time', 'hosts', 'incidents', 'pages', 'views', 'actions', 'metrics']
 /** Groups of a query with a prefix. */
 const PREFIXES: Record<string, PaletteGroup> = { '#': 'hosts', '>': 'actions', '@': 'metrics' }
 const MAX_PER_GROUP = 7

@@ -114,6 +114,7 @@ export const charts = {
   peakHint: 'Maximum within each point',
   summary: '{series} {least} to {most}',
   noValues: 'no values',
+  explore: 'Explore {title}',
   legendHint: '{series}: click to isolate, Shift+click to hide',
   gap: {
     host_restarted: 'Host was down or restarted',

@@ -2,6 +2,7 @@
 export const shell = {
   navigation: 'Main',
   hub: 'Hub health',
+  explore: 'Explore',
   skip: 'Skip to content',
   more: 'More',
   shortcuts: 'Shortcuts',
@@ -27,6 +28,7 @@ export const shell = {
     incidents: 'Incidents',
     pages: 'Pages',
     actions: 'Actions',
+    views: 'Saved views',
     metrics: 'Create a rule for a metric',
   },
   actions: {

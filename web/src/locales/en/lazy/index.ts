@@ -2,6 +2,7 @@
 import type { agentless } from './agentless'
 import type { alerts } from './alerts'
 import type { chartTools } from './chartTools'
+import type { explore } from './explore'
 import type { host } from './host'
 import type { hostList } from './hostList'
 import type { hubHealth } from './hubHealth'
@@ -12,6 +13,7 @@ export interface LazyTexts {
   agentless: typeof agentless
   alerts: typeof alerts
   chartTools: typeof chartTools
+  explore: typeof explore
   host: typeof host
   hostList: typeof hostList
   hubHealth: typeof hubHealth

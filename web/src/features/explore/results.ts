@@ -1,0 +1,207 @@
+// Answer of the hub as charts: columns, labels, colors, statistics.
+import type { QueryResponse, QuerySeries, QuerySet } from '../../api/types'
+import type { Series } from '../../charts/chartProps'
+import type { Unit } from '../../lib/format'
+import { type Columns, type Gap, keyOf, type Value } from '../../live/columns'
+import type { Form, Split } from './state'
+import './texts'
+import { t } from '../../i18n'
+
+/** Series with a color each; the others share one. */
+const COLORS = 8
+/** Charts of a page at once. */
+const MAX_CHARTS = 24
+/** Lines up to which the range between minimum and maximum is drawn. */
+const MAX_BANDS = 3
+
+/** Line of the answer with its text and color. */
+export interface Line {
+  /** Metric or formula, and the labels of the group. */
+  key: string
+  label: string
+  /** Metric with its instance, or the formula. */
+  detail: string
+  color: string
+  unit: Unit
+  series: QuerySeries
+}
+
+export interface ExploreChart {
+  key: string
+  /** Ids of the queries in the chart. */
+  ids: string[]
+  title: string
+  subtitle: string
+  unit: Unit
+  lines: Line[]
+  columns: Columns
+}
+
+/** Columns of the answer on its time grid. */
+class GridColumns implements Columns {
+  readonly times: number[]
+  readonly steps: number[]
+  readonly gaps: Gap[]
+  private readonly byKey: Map<string, QuerySeries>
+  private readonly empty: Value[]
+
+  constructor(
+    answer: QueryResponse,
+    private readonly lines: readonly Line[],
+  ) {
+    const step = answer.step_ms / 1000
+    this.times = Array.from({ length: answer.points }, (_, at) => answer.start_ms / 1000 + at * step)
+    this.steps = this.times.map(() => step)
+    this.empty = this.times.map(() => null)
+    this.byKey = new Map(lines.map((line) => [keyOf(line.series.query, line.key), line.series]))
+    this.gaps = commonGaps(lines, this.times, step)
+  }
+
+  get(metric: string, instance = ''): Value[] {
+    return this.byKey.get(keyOf(metric, instance))?.v ?? this.empty
+  }
+
+  band(metric: string, instance = ''): { min: Value[]; max: Value[] } | null {
+    const series = this.lines.length > MAX_BANDS ? undefined : this.byKey.get(keyOf(metric, instance))
+    return series?.min && series.max ? { min: series.min, max: series.max } : null
+  }
+
+  has(metric: string, instance = ''): boolean {
+    return this.byKey.has(keyOf(metric, instance))
+  }
+
+  last(metric: string, instance = ''): Value {
+    return statistics(this.get(metric, instance)).last
+  }
+
+  metrics(): string[] {
+    return [...new Set(this.lines.map(({ series }) => series.query))]
+  }
+
+  instances(metric: string): string[] {
+    return this.lines.filter(({ series }) => series.query === metric).map(({ key }) => key)
+  }
+}
+
+/** Time ranges in which no line has a value, between points that have values. */
+export function commonGaps(lines: readonly { series: { v: Value[] } }[], times: readonly number[], step: number): Gap[] {
+  const gaps: Gap[] = []
+  let last = -1
+  for (let at = 0; at < times.length; at++) {
+    if (!lines.some(({ series }) => series.v[at] != null)) continue
+    if (last >= 0 && at - last > 1) gaps.push({ from: times[last]! + step, to: times[at]!, reason: 'unknown' })
+    last = at
+  }
+  return gaps
+}
+
+export interface Statistics {
+  min: Value
+  average: Value
+  max: Value
+  last: Value
+}
+
+/** Statistics of the values of a line: extremes of the samples if they are known. */
+export function statistics(values: readonly Value[], low: readonly Value[] = values, high: readonly Value[] = values): Statistics {
+  const present = (list: readonly Value[]) => list.filter((value) => value !== null)
+  const found = present(values)
+  if (!found.length) return { min: null, average: null, max: null, last: null }
+  return {
+    min: present(low).reduce((least, value) => Math.min(least, value), Infinity),
+    average: found.reduce((sum, value) => sum + value, 0) / found.length,
+    max: present(high).reduce((most, value) => Math.max(most, value), -Infinity),
+    last: found.at(-1)!,
+  }
+}
+
+/** Text of the group of a series. */
+export function groupLabel(series: QuerySeries): string {
+  const { host, instance, ...tags } = series.labels
+  const tag = Object.entries(tags).map(([key, value]) => value || t('explore.withoutTag', { key }))
+  return [host, instance, ...tag].filter((text) => text).join(' · ') || t('explore.all')
+}
+
+/** Keeps the color of a group over requests and charts. */
+export class ColorMap {
+  private readonly colors = new Map<string, string>()
+
+  of(name: string): string {
+    const known = this.colors.get(name)
+    if (known) return known
+    const color = this.colors.size < COLORS ? `c${this.colors.size + 1}` : 'c-rest'
+    this.colors.set(name, color)
+    return color
+  }
+}
+
+/** Lines of the answer. In one chart, queries differ by color; in charts of their own, groups have the same color. */
+export function toLines(answer: QueryResponse, set: QuerySet, split: Split, colors: ColorMap): Line[] {
+  const formulas = new Map((set.formulas ?? []).map(({ id, expression }) => [id, expression]))
+  return answer.series.map((series) => {
+    const label = groupLabel(series)
+    const detail = series.metric ?? formulas.get(series.query) ?? ''
+    const key = `${series.host ?? ''}|${series.metric ?? ''}|${label}`.replaceAll('|', ' ')
+    const name = split === 'metric' ? label : `${series.query} ${series.metric ?? ''} ${label}`
+    return { key, label, detail, color: colors.of(name), unit: (series.unit ?? 'count') as Unit, series }
+  })
+}
+
+function subtitleOf(line: Line, set: QuerySet): string {
+  const unit = t(`explore.units.${line.unit as 'count'}`)
+  const query = set.queries.find(({ id }) => id === line.series.query)
+  if (!query) return unit
+  const [kind, key] = (query.by ?? 'host').split(':') as ['host', string | undefined]
+  const by = key ? t('explore.groupingWords.tag', { key }) : t(`explore.groupingWords.${kind}`)
+  return t('explore.subtitle', { unit, aggregate: t(`explore.aggregates.${query.aggregate ?? 'mean'}`).toLowerCase(), by })
+}
+
+/** Lines by chart, in the order of the answer. */
+export function toCharts(answer: QueryResponse, set: QuerySet, split: Split, colors: ColorMap): { charts: ExploreChart[]; left: number } {
+  const groups = new Map<string, Line[]>()
+  for (const line of toLines(answer, set, split, colors)) {
+    const name = split === 'metric' ? `${line.series.query} ${line.series.metric ?? ''}` : split === 'host' ? line.label : ''
+    // Values of different units have different axes.
+    const key = `${name} ${line.unit}`
+    groups.set(key, [...(groups.get(key) ?? []), line])
+  }
+  const charts = [...groups].slice(0, MAX_CHARTS).map(([key, lines]): ExploreChart => {
+    const details = [...new Set(lines.map(({ detail }) => detail))]
+    const [first] = lines as [Line]
+    return {
+      key,
+      ids: [...new Set(lines.map(({ series }) => series.query))],
+      title: split === 'host' ? first.label : details.join(', '),
+      subtitle:
+        split === 'metric' ? subtitleOf(first, set) : split === 'host' ? details.join(', ') : t(`explore.units.${first.unit as 'count'}`),
+      unit: first.unit,
+      lines,
+      columns: new GridColumns(answer, lines),
+    }
+  })
+  return { charts, left: Math.max(0, groups.size - MAX_CHARTS) }
+}
+
+/** Series of a chart for `TimeChart`. */
+export function chartSeries(chart: ExploreChart, form: Form, split: Split): Series[] {
+  return chart.lines.map((line) => ({
+    metric: line.series.query,
+    instance: line.key,
+    label: split === 'metric' ? line.label : split === 'host' ? line.detail : `${line.label} ${line.detail}`,
+    color: line.color,
+    area: form === 'line' && chart.lines.length === 1,
+  }))
+}
+
+/** Values of all series as CSV (RFC 4180), one row per point, times in UTC. */
+export function toCsv(answer: QueryResponse): string {
+  const quote = (text: string) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text)
+  // Spreadsheets run cells that begin with these characters as formulas.
+  const safe = (text: string) => quote(/^[=+\-@\t]/.test(text) ? `'${text}` : text)
+  const header = answer.series.map((series) => safe([series.query, series.metric, groupLabel(series)].filter((text) => text).join(' ')))
+  const rows = Array.from({ length: answer.points }, (_, at) => {
+    const time = new Date(answer.start_ms + at * answer.step_ms).toISOString()
+    return [time, ...answer.series.map((series) => String(series.v[at] ?? ''))].join(',')
+  })
+  return [['time', ...header].join(','), ...rows, ''].join('\r\n')
+}
