@@ -10,7 +10,9 @@ use crate::self_metrics::{AgentCounters, SelfMetrics};
 use crate::spool::Spool;
 use crate::timeout_source::TimeoutSource;
 use crate::{identity, schedule, scope, url};
-use perfwatch_collect::{CollectorSet, Deriver, LocalRoot, Reading, SnapshotBuilder, Source};
+use perfwatch_collect::{
+    CollectorOptions, CollectorSet, Deriver, LocalRoot, Reading, SnapshotBuilder, Source,
+};
 use perfwatch_model::{BootId, Clock, CollectorRequests, HostId, Snapshot, wire};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -243,6 +245,45 @@ impl Ticker {
     }
 }
 
+/// Collects snapshots in the process of a command, without spool and hub.
+pub struct Sampler {
+    pool: CollectorPool,
+    options: Arc<CollectorOptions>,
+    deriver: Deriver,
+    builder: SnapshotBuilder,
+    last_reading_at: Duration,
+}
+
+impl Sampler {
+    /// Starts the collector threads and makes the first reading, from which the first snapshot derives rates.
+    ///
+    /// # Errors
+    /// Fails if the collector threads cannot be started.
+    pub fn start(
+        source: Arc<dyn Source>,
+        set: &CollectorSet,
+        clock: &Arc<dyn Clock>,
+    ) -> std::io::Result<Self> {
+        let mut pool = CollectorPool::start(source, set, &std::collections::BTreeMap::new(), clock.clone())?;
+        let mut deriver = Deriver::default();
+        let first = pool.read(&CollectorRequests::new());
+        deriver.derive(&first, &set.options);
+        let (options, builder) = (set.options.clone(), SnapshotBuilder::default());
+        Ok(Self { pool, options, deriver, builder, last_reading_at: first.monotonic })
+    }
+
+    /// Collects a snapshot; its rates cover the time since the previous reading.
+    pub fn sample(&mut self) -> Snapshot {
+        let reading = self.pool.read(&CollectorRequests::new());
+        let elapsed = reading.monotonic.saturating_sub(self.last_reading_at);
+        self.last_reading_at = reading.monotonic;
+        let interval_ms = u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX);
+        let derived = self.deriver.derive(&reading, &self.options);
+        let seq = u64::try_from(reading.wall_ms).unwrap_or_default();
+        self.builder.build(reading.boot, seq, reading.wall_ms, interval_ms, derived)
+    }
+}
+
 /// Collects one snapshot. Two readings are made, `rate_interval` apart: rates need a previous reading.
 ///
 /// # Errors
@@ -253,15 +294,7 @@ pub fn collect_once(
     rate_interval: Duration,
     clock: &Arc<dyn Clock>,
 ) -> std::io::Result<Snapshot> {
-    let mut pool = CollectorPool::start(source, set, &std::collections::BTreeMap::new(), clock.clone())?;
-    let mut deriver = Deriver::default();
-    let first = pool.read(&CollectorRequests::new());
-    deriver.derive(&first, &set.options);
+    let mut sampler = Sampler::start(source, set, clock)?;
     std::thread::sleep(rate_interval);
-    let second = pool.read(&CollectorRequests::new());
-    let elapsed = second.monotonic.saturating_sub(first.monotonic);
-    let interval_ms = u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX);
-    let derived = deriver.derive(&second, &set.options);
-    let seq = u64::try_from(second.wall_ms).unwrap_or_default();
-    Ok(SnapshotBuilder::default().build(second.boot, seq, second.wall_ms, interval_ms, derived))
+    Ok(sampler.sample())
 }

@@ -16,6 +16,8 @@ use ureq::tls::{TlsConfig, TlsProvider};
 pub(crate) const ENROLLMENT_TOKEN_PREFIX: &str = "pwe_";
 /// Maximum length of a response body that is read. Responses of a hub are much smaller.
 const MAX_RESPONSE_BYTES: u64 = 1 << 20;
+/// Maximum length of a response body of a read. A snapshot of a host with many processes is below 1 MiB.
+const MAX_READ_BYTES: u64 = 8 << 20;
 /// Timeout of a connection attempt.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout of a whole request.
@@ -112,17 +114,29 @@ impl HubClient {
         if let Some(secret) = secret {
             request = request.header("Authorization", format!("Bearer {secret}"));
         }
-        read_response(request.send(body).map_err(|error| error.to_string())?)
+        let response = request.send(body).map_err(|error| error.to_string())?;
+        read_response(response, MAX_RESPONSE_BYTES)
     }
 
-    /// Sends one GET request without a credential; the whole request may last `timeout`.
+    /// Sends one GET request, without retries, with a credential if there is one; with a timeout, the whole request may
+    /// last that long.
     ///
     /// # Errors
     /// Fails if the hub is unreachable or its response cannot be read.
-    pub fn get(&self, path: &str, timeout: Duration) -> Result<HubResponse, String> {
-        let request = self.http.get(format!("{}{path}", self.base));
-        let request = request.config().timeout_global(Some(timeout)).build();
-        read_response(request.call().map_err(|error| error.to_string())?)
+    pub fn get(
+        &self,
+        path: &str,
+        secret: Option<&str>,
+        timeout: Option<Duration>,
+    ) -> Result<HubResponse, String> {
+        let mut request = self.http.get(format!("{}{path}", self.base));
+        if let Some(secret) = secret {
+            request = request.header("Authorization", format!("Bearer {secret}"));
+        }
+        if timeout.is_some() {
+            request = request.config().timeout_global(timeout).build();
+        }
+        read_response(request.call().map_err(|error| error.to_string())?, MAX_READ_BYTES)
     }
 
     /// Exchanges an enrollment token for an agent secret of this host. The secret of an earlier enrollment
@@ -164,14 +178,18 @@ impl HubClient {
     }
 }
 
-fn read_response(mut response: ureq::http::Response<ureq::Body>) -> Result<HubResponse, String> {
+/// Reads the body of a response; a longer body is cut and then invalid JSON.
+fn read_response(
+    mut response: ureq::http::Response<ureq::Body>,
+    max_bytes: u64,
+) -> Result<HubResponse, String> {
     let retry_after = response
         .headers()
         .get("Retry-After")
         .and_then(|value| value.to_str().ok()?.parse().ok())
         .map(Duration::from_secs);
     let mut body = String::new();
-    let result = response.body_mut().as_reader().take(MAX_RESPONSE_BYTES).read_to_string(&mut body);
+    let result = response.body_mut().as_reader().take(max_bytes).read_to_string(&mut body);
     result.map_err(|error| error.to_string())?;
     Ok(HubResponse { status: response.status().as_u16(), body, retry_after })
 }

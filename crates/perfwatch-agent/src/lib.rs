@@ -25,7 +25,7 @@ mod spool;
 mod timeout_source;
 mod url;
 
-pub use agent::{Agent, collect_once};
+pub use agent::{Agent, Sampler, collect_once};
 pub use config::AgentConfig;
 pub use credential::AgentToken;
 pub use error::{AgentConfigError, AgentError};
