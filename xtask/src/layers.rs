@@ -15,6 +15,7 @@ const ALLOWED_DEPENDENCIES: Dependencies = &[
     ("perfwatch-rules", &["perfwatch-model"]),
     ("perfwatch-workers", &["perfwatch-model"]),
     ("perfwatch-files", &[]),
+    ("perfwatch-terminal", &["perfwatch-model"]),
     ("perfwatch-agent", &["perfwatch-model", "perfwatch-collect", "perfwatch-files"]),
     ("perfwatch-ssh", &["perfwatch-model", "perfwatch-collect", "perfwatch-workers"]),
     ("perfwatch-notify", &["perfwatch-model", "perfwatch-rules", "perfwatch-workers"]),
@@ -211,6 +212,7 @@ const DEPENDENCY_OWNERS: Dependencies = &[
     ),
     ("clap", &["perfwatch"]),
     ("rust-embed", &["perfwatch-http"]),
+    ("ratatui", &["perfwatch-terminal"]),
 ];
 
 /// Dependencies of every manifest, by crate.
