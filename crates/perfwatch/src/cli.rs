@@ -5,6 +5,8 @@ mod exit;
 mod flags;
 #[cfg(feature = "hub")]
 mod perfwatch;
+#[cfg(feature = "hub")]
+mod top;
 
 pub use agent::agent_main;
 #[cfg(all(test, feature = "hub"))]

@@ -7,12 +7,16 @@ mod capture;
 #[cfg(feature = "hub")]
 mod export;
 pub(crate) mod health;
+#[cfg(feature = "hub")]
+pub(crate) mod hub_api;
 pub(crate) mod install;
 #[cfg(feature = "hub")]
 mod once;
 mod run;
 #[cfg(feature = "hub")]
 mod simulate;
+#[cfg(feature = "hub")]
+pub(crate) mod top;
 #[cfg(feature = "hub")]
 pub(crate) mod user;
 

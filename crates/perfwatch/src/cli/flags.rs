@@ -71,6 +71,13 @@ impl RootFlags {
 }
 
 impl CommonFlags {
+    /// Disables logging unless a level is given.
+    #[cfg(feature = "hub")]
+    pub(super) fn without_logs(mut self) -> Self {
+        self.log_level.get_or_insert_with(|| "off".to_owned());
+        self
+    }
+
     /// Loads the settings and starts logging.
     pub(super) fn load(self, mut overrides: Overrides) -> anyhow::Result<Settings> {
         push_override(&mut overrides, "data", self.data);

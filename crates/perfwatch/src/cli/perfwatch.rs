@@ -3,6 +3,7 @@
 use super::agent::{self, AgentFlags};
 use super::exit::finish;
 use super::flags::{CommonFlags, Overrides, RootFlags, push_override};
+use super::top::TopFlags;
 use crate::commands;
 use crate::commands::health::{HubCheck, check_hub};
 use crate::commands::user::{UserCommand, manage_users};
@@ -49,6 +50,8 @@ enum Command {
     User(UserFlags),
     /// Print one snapshot of this machine
     Once(OnceFlags),
+    /// Watch this machine or a host of a hub in the terminal, live and in the past
+    Top(TopFlags),
     /// Back up the database to one file (works while a hub runs)
     Backup(BackupFlags),
     /// Restore a backup; the existing data is renamed, not deleted
@@ -253,6 +256,7 @@ impl Cli {
                 once.roots.push_overrides(&mut overrides);
                 commands::once(&self.common.load(overrides)?, once.json)
             }
+            Some(Command::Top(top)) => top.run(self.common),
             Some(Command::RotateKey) => encryption_keys::rotate_key(&self.common.load(overrides)?),
             Some(Command::Probe) => write_stdout(perfwatch_ssh::PROBE.as_bytes()),
             Some(Command::Capture(capture)) => {

@@ -3,6 +3,10 @@
 /// Prefix of the variables of all settings.
 pub(super) const PREFIX: &str = "PERFWATCH_";
 
+/// Names without the prefix of variables that are not settings: the configuration file, and the token of
+/// `perfwatch top`.
+pub(super) const OTHER_VARIABLES: [&str; 2] = ["CONFIG", "API_TOKEN"];
+
 /// Meaning of a variable with the prefix.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum VariableKind<'a> {
@@ -29,7 +33,7 @@ pub(super) fn classify<'a>(suffix: &str, value: &str, keys: &'a [String]) -> Var
         return VariableKind::ServiceLink;
     }
     let variable = |suffix: &String| format!("{PREFIX}{suffix}");
-    let known: Vec<String> = keys.iter().map(suffix_of).chain(["CONFIG".to_owned()]).collect();
+    let known: Vec<String> = keys.iter().map(suffix_of).chain(OTHER_VARIABLES.map(str::to_owned)).collect();
     let distances = known.iter().map(|name| (edit_distance(suffix, name), name));
     if let Some((_, name)) = distances
         .filter(|(distance, name)| *distance <= max_distance(name))

@@ -1,6 +1,6 @@
 //! Merges file, environment variables and flags into [`Settings`].
 
-use super::environment::{PREFIX, VariableKind, classify};
+use super::environment::{OTHER_VARIABLES, PREFIX, VariableKind, classify};
 use super::settings::{SettingOrigin, Settings};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -73,7 +73,8 @@ pub fn load_with_warnings(
     let mut sources: BTreeMap<String, SettingOrigin> =
         in_file.map(|key| (key, SettingOrigin::File)).collect();
     for (name, text) in environment {
-        let Some(suffix) = name.strip_prefix(PREFIX).filter(|suffix| *suffix != "CONFIG") else {
+        let Some(suffix) = name.strip_prefix(PREFIX).filter(|suffix| !OTHER_VARIABLES.contains(suffix))
+        else {
             continue;
         };
         let location = format!("environment, {name}");

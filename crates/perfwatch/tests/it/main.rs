@@ -44,4 +44,5 @@ mod rights;
 mod server_import;
 mod ssh_secrets;
 mod support;
+mod terminal;
 mod tls;
