@@ -12,6 +12,7 @@ mod ingest;
 pub mod measure;
 mod mutate;
 mod operator;
+mod terminal;
 mod text;
 
 pub use mutate::Mutator;
@@ -43,7 +44,7 @@ pub struct Target {
     pub memory: MemoryBound,
 }
 
-/// All targets, by the sender of their input: agents and scripts, watched hosts, operators, browsers.
+/// All targets, by the sender of their input: agents and scripts, watched hosts, operators, hubs, browsers.
 pub const TARGETS: &[Target] = &[
     ingest::WIRE_BATCH,
     ingest::SNAPSHOT_JSON,
@@ -58,6 +59,8 @@ pub const TARGETS: &[Target] = &[
     operator::PRIVATE_KEY,
     operator::TEMPLATE,
     operator::RULE,
+    terminal::HUB_RESPONSE,
+    terminal::TYPED_TIME,
     text::GLOB,
     text::HEADERS,
     text::EXPRESSIONS,

@@ -87,6 +87,8 @@ smoke_tests!(
     private_key,
     template,
     rule,
+    hub_response,
+    typed_time,
     glob,
     headers,
     expressions,
