@@ -9,7 +9,7 @@ use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 use ratatui::crossterm::{cursor, execute};
-use ratatui::layout::Position;
+use ratatui::layout::{Position, Rect};
 use std::io::{self, BufWriter, Stdout};
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,7 +49,9 @@ impl Screen {
 
     /// Draws the whole screen at the next call of [`Self::draw`].
     pub(crate) fn clear(&mut self) -> io::Result<()> {
-        self.terminal.clear()
+        // `Terminal::clear` would request the position of the cursor, which the thread of the keys would receive.
+        let size = self.terminal.size()?;
+        self.terminal.resize(Rect::new(0, 0, size.width, size.height))
     }
 
     /// Restores the terminal and stops the process, as Ctrl-Z does. Enters the screen again after SIGCONT.

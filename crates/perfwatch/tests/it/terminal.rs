@@ -103,6 +103,25 @@ fn top_draws_a_screen_and_restores_the_terminal() {
 }
 
 #[test]
+fn top_suspends_and_continues() {
+    let mut top = TerminalProcess::start(&["top"], &[]);
+    eventually("the screen has a process table", || top.output().contains("COMMAND"));
+    // Ctrl-L, Ctrl-Z.
+    top.press("\x0c");
+    eventually("the screen is drawn again", || top.output().matches("COMMAND").count() == 2);
+    top.press("\x1a");
+    let status = format!("/proc/{}/status", top.child.id());
+    let is_stopped = || std::fs::read_to_string(&status).unwrap().contains("State:\tT");
+    eventually("the process is stopped", is_stopped);
+    assert!(!top.is_raw());
+    assert!(Command::new("kill").args(["-CONT", &top.child.id().to_string()]).status().unwrap().success());
+    eventually("the screen is drawn again", || top.output().matches("COMMAND").count() == 3);
+    assert!(top.is_raw());
+    top.press("q");
+    top.assert_ends_restored();
+}
+
+#[test]
 fn top_restores_the_terminal_after_signals() {
     for signal in ["TERM", "HUP", "INT"] {
         let mut top = TerminalProcess::start(&["top"], &[]);
