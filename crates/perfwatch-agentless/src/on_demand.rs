@@ -138,9 +138,10 @@ mod tests {
         let polled = PolledHosts::default();
         let (one, other): (Arc<ClientShare>, Arc<ClientShare>) = Default::default();
         let hosts: Vec<HostId> = (0..30).map(|_| HostId::generate()).collect();
-        let added: Vec<bool> = hosts.iter().map(|host| polled.add(*host, &[one.clone()])).collect();
+        let added: Vec<bool> =
+            hosts.iter().map(|host| polled.add(*host, std::slice::from_ref(&one))).collect();
         assert_eq!(added.iter().filter(|added| **added).count(), limits::MAX_POLLED_HOSTS_PER_ACCOUNT);
-        assert!(!polled.add(hosts[0], &[other.clone()]), "the host is polled already");
+        assert!(!polled.add(hosts[0], std::slice::from_ref(&other)), "the host is polled already");
         assert!(polled.add(hosts[29], &[one.clone(), other]), "another account views the host too");
         polled.remove(hosts[0]);
         assert!(polled.add(hosts[28], &[one]));

@@ -23,6 +23,7 @@ mod notification_builder;
 mod outbox_writer;
 mod recipients;
 mod replay;
+pub mod response;
 mod revalidation;
 mod rule_import;
 mod sender;

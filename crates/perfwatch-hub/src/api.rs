@@ -96,14 +96,7 @@ pub(crate) fn timed_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(auth::websocket_token))
         .routes(routes!(oidc::begin))
         .routes(routes!(oidc::callback))
-        .routes(routes!(account::me))
-        .routes(routes!(account::confirm))
-        .routes(routes!(account::password))
-        .routes(routes!(account::begin_totp, account::enable_totp, account::disable_totp))
-        .routes(routes!(account::sessions, account::end_sessions))
-        .routes(routes!(preferences::get_preferences, preferences::set_preferences))
-        .routes(routes!(tokens::list_tokens, tokens::create_token))
-        .routes(routes!(tokens::delete_token))
+        .merge(account_routes())
         .routes(routes!(users::list_users, users::create_user))
         .routes(routes!(users::update_user, users::delete_user))
         .routes(routes!(agents::list_agents))
@@ -118,6 +111,19 @@ pub(crate) fn timed_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(audit::list_audit_entries))
         .routes(routes!(install::script))
         .routes(routes!(health::metrics))
+}
+
+/// Account of the caller.
+fn account_routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(account::me))
+        .routes(routes!(account::confirm))
+        .routes(routes!(account::password))
+        .routes(routes!(account::begin_totp, account::enable_totp, account::disable_totp))
+        .routes(routes!(account::sessions, account::end_sessions))
+        .routes(routes!(preferences::get_preferences, preferences::set_preferences))
+        .routes(routes!(tokens::list_tokens, tokens::create_token))
+        .routes(routes!(tokens::delete_token))
 }
 
 /// Settings and state of the hub.

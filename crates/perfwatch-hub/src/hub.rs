@@ -240,18 +240,8 @@ async fn build_app(
         keyring: keyring.clone(),
         base_url: public_address.notification_base_url.clone(),
     };
-    let (alerting, overview) = open_alerting(alerting_deps, &metrics).await?;
-    let pipeline = Arc::new(Pipeline::new(PipelineDeps {
-        history: history.clone(),
-        hosts: hosts.clone(),
-        directory: directory.clone(),
-        live_feed: live_feed.clone(),
-        alerting: alerting.clone(),
-        catalog: catalog.clone(),
-        clock: clock.clone(),
-        metrics: metrics.clone(),
-        settings: settings.clone(),
-    }));
+    let (alerting, overview) = open_alerting(alerting_deps.clone(), &metrics).await?;
+    let pipeline = open_pipeline(alerting_deps, &alerting, (&metrics, &settings));
     let queries = QueryDeps {
         store: store.clone(),
         clock: clock.clone(),
@@ -315,6 +305,25 @@ async fn open_alerting(
         alerting: alerting.clone(),
     });
     Ok((alerting, overview))
+}
+
+/// Creates the pipeline of accepted snapshots, which the same services read.
+fn open_pipeline(
+    deps: AlertingDeps,
+    alerting: &Arc<Alerting>,
+    (metrics, settings): (&Arc<SelfMetrics>, &Settings),
+) -> Arc<Pipeline> {
+    Arc::new(Pipeline::new(PipelineDeps {
+        history: deps.history,
+        hosts: deps.hosts,
+        directory: deps.directory,
+        live_feed: deps.live_feed,
+        alerting: alerting.clone(),
+        catalog: deps.catalog,
+        clock: deps.clock,
+        metrics: metrics.clone(),
+        settings: settings.clone(),
+    }))
 }
 
 /// Loads the servers and brings their secrets and jobs up to date.

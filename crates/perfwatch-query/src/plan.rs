@@ -79,8 +79,8 @@ impl GridPlan {
         let finest_ms = query::step_ms(to_ms - from_ms, requested);
         let finest = query::tier_for(finest_ms);
         let fits = |tier: &Tier| host_cells(size, *tier).saturating_mul(size.hosts) <= MAX_READ_CELLS;
-        let tiers = Tier::ALL.into_iter().filter(|tier| *tier >= finest);
-        let tier = tiers.clone().find(fits).or(tiers.last()).unwrap_or(finest);
+        let mut tiers = Tier::ALL.into_iter().filter(|tier| *tier >= finest);
+        let tier = tiers.clone().find(fits).or(tiers.next_back()).unwrap_or(finest);
         let step_ms = finest_ms.max(tier.width_ms());
         let len = |step_ms: i64| {
             let start_ms = bucket_start(from_ms, step_ms);

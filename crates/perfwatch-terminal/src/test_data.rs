@@ -72,6 +72,7 @@ fn processes() -> Vec<ProcessRow> {
     let row =
         |pid, name: &str, user: &str, command: &str, cpu_tenths, mib: u64, io: Option<u64>| ProcessRow {
             pid,
+            parent_pid: None,
             name: name.into(),
             user: user.into(),
             command: command.into(),

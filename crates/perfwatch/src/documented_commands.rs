@@ -1,11 +1,26 @@
 //! Checks the commands in the documentation: flags and subcommands exist, addresses are routes, and programs are known.
 //! `tests/it/documentation.rs` runs the blocks that are marked `sh run`.
 
+#![expect(clippy::unwrap_used, reason = "a test fails at the first error")]
+
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// Other programs that occur in commands.
-const PROGRAMS: &[&str] = &["base64", "cat", "docker", "echo", "grep", "helm", "kill", "kubectl", "openssl", "sh", "systemctl", "umask"];
+const PROGRAMS: &[&str] = &[
+    "base64",
+    "cat",
+    "docker",
+    "echo",
+    "grep",
+    "helm",
+    "kill",
+    "kubectl",
+    "openssl",
+    "sh",
+    "systemctl",
+    "umask",
+];
 /// Paths of a hub that are not in the API document.
 const PUBLIC_PATHS: &[&str] = &["/install.sh", "/metrics", "/docs", "/"];
 

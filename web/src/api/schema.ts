@@ -2315,15 +2315,22 @@ export interface components {
         AlertResponse: {
             /** @description Top consumers and movers at the time of firing. */
             explanation?: components["schemas"]["Explanation"];
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Time of firing, Unix milliseconds.
+             */
             fired_ms: number;
             /**
              * Format: uuid
              * @description Host of the alert; `null` for alerts about the hub.
              */
             host: string | null;
+            /** @description Name of the host. */
             host_name: string;
-            /** Format: uuid */
+            /**
+             * Format: uuid
+             * @description Id of the alert.
+             */
             id: string;
             /** @description Instance of the metric, such as `eth0`; empty without instances. */
             instance: string;
@@ -2350,11 +2357,16 @@ export interface components {
              * @description Time of the resolution; `null` while the alert fires.
              */
             resolved_ms: number | null;
-            /** Format: uuid */
+            /**
+             * Format: uuid
+             * @description Id of the rule.
+             */
             rule: string;
+            /** @description Name of the rule at the time of firing. */
             rule_name: string;
             /** @description Runbook of the rule. */
             runbook: string;
+            /** @description Severity of the rule. */
             severity: components["schemas"]["Severity"];
             /** @description Notifications were suppressed by a silence. */
             silenced: boolean;
@@ -3566,10 +3578,17 @@ export interface components {
             alerts: components["schemas"]["AlertResponse"][];
             /** @description Number of visible alerts that fire. */
             firing_count: number;
-            /** Format: uuid */
+            /**
+             * Format: uuid
+             * @description Id of the incident.
+             */
             id: string;
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Time of opening, Unix milliseconds.
+             */
             opened_ms: number;
+            /** @description Phase of the incident. */
             phase: components["schemas"]["IncidentPhase"];
             /**
              * Format: int64
@@ -3581,6 +3600,7 @@ export interface components {
              * @description Number of times the incident reopened.
              */
             reopen_count: number;
+            /** @description Highest severity of the visible alerts. */
             severity: components["schemas"]["Severity"];
             /**
              * Format: int64
@@ -3591,6 +3611,7 @@ export interface components {
             spark?: components["schemas"]["Spark"];
             /** @description State shown to users, derived from phase and acknowledgment. */
             state: components["schemas"]["IncidentState"];
+            /** @description Title of the visible alerts. */
             title: string;
         };
         /**

@@ -8,6 +8,7 @@ use crate::host_access;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
+use perfwatch_alerting::response::{IncidentResponse, to_alert_response, to_response};
 use perfwatch_alerting::{Alert, IncidentState, IncidentStatistics, MAX_STATISTICS_RANGE_MS, OpenIncident};
 use perfwatch_auth::Identity;
 use perfwatch_http::{ApiError, Caller, params};
@@ -17,7 +18,7 @@ use perfwatch_store::incidents::{AlertFilter, AlertRow, IncidentEventRow, Incide
 use perfwatch_store::outbox::{NotificationFilter, Outbox};
 use response::{
     HostAlertsResponse, IncidentDetailResponse, IncidentEventResponse, IncidentHistoryResponse,
-    IncidentListResponse, IncidentNotificationResponse, IncidentResponse, to_alert_response, to_response,
+    IncidentListResponse, IncidentNotificationResponse,
 };
 use serde::Deserialize;
 use std::cmp::Reverse;

@@ -83,7 +83,7 @@ pub(crate) async fn list_users(
     // An administrator who is limited by tags sees the accounts that they may change.
     let visible =
         auth_snapshot.accounts.values().filter(|account| identity.includes_scope(&account.host_tags));
-    let mut users: Vec<UserResponse> = visible.map(|account| to_response(account)).collect();
+    let mut users: Vec<UserResponse> = visible.map(to_response).collect();
     users.sort_by(|a, b| a.name.cmp(&b.name));
     Json(UserListResponse { users })
 }

@@ -51,7 +51,9 @@ mod hub {
         let (path, expected) = if check.ready { ("/readyz", "ready\n") } else { ("/healthz", "ok\n") };
         let client = HubClient::new(&url, check.ca.as_deref())?;
         let name = client.label().to_owned();
-        let response = client.get(path, CHECK_TIMEOUT).map_err(|error| anyhow::anyhow!("{name}: {error}"))?;
+        let response = client
+            .get(path, None, Some(CHECK_TIMEOUT))
+            .map_err(|error| anyhow::anyhow!("{name}: {error}"))?;
         let code = response.error("code");
         anyhow::ensure!(response.status == 200, "{name}{path}: HTTP {} {code}", response.status);
         // A proxy, or the dashboard at a wrong path, responds with a page.

@@ -52,7 +52,7 @@ impl HubApi {
         let label = self.client.label();
         let response = self
             .client
-            .get(path, &self.token)
+            .get(path, Some(&self.token), None)
             .map_err(|error| RequestError { status: 0, message: format!("{label}: {error}") })?;
         let detail = response.error("message");
         let detail = printable(&detail);

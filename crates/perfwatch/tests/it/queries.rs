@@ -168,7 +168,7 @@ fn queries_of_limited_users_contain_no_hidden_host() {
     assert_eq!(response.body["series"], json!([]));
 }
 
-fn view(name: &str, shared: bool, hosts: Value) -> Value {
+fn view(name: &str, shared: bool, hosts: &Value) -> Value {
     json!({
         "name": name, "shared": shared,
         "query": { "queries": [{ "id": "A", "metric": "cpu.usage", "hosts": hosts }] },
@@ -195,15 +195,15 @@ fn views_belong_to_their_owner_and_may_be_shared() {
     let token = |name: &str, scope: &str| hub.create_token((name, PASSWORD), scope);
     let (olaf, vera, lea) = (token("olaf", "operator"), token("vera", "viewer"), token("lea", "viewer"));
     let save = |token: &str, body: &Value| hub.request("POST", "/api/v1/views", token, body);
-    let created = save(&olaf, &view("Databases", true, json!({ "tags": ["role=db"] })));
+    let created = save(&olaf, &view("Databases", true, &json!({ "tags": ["role=db"] })));
     assert_eq!(created.status, 201, "{}", created.text);
     assert_eq!((&created.body["owner"], &created.body["editable"]), (&json!("olaf"), &json!(true)));
     assert_eq!(created.body["chart"], json!({ "split": "host", "form": "stack", "from": "-6h" }));
-    assert_eq!(save(&olaf, &view("Web", true, json!({ "tags": ["role=web"] }))).status, 201);
-    assert_eq!(save(&olaf, &view("Draft", false, json!({}))).status, 201);
-    assert_eq!(save(&olaf, &view("Draft", false, json!({}))).code(), "name_taken");
-    assert_eq!(save(&vera, &view("Draft", false, json!({}))).status, 201);
-    assert_eq!(save(&vera, &view("Mine", true, json!({}))).code(), "forbidden");
+    assert_eq!(save(&olaf, &view("Web", true, &json!({ "tags": ["role=web"] }))).status, 201);
+    assert_eq!(save(&olaf, &view("Draft", false, &json!({}))).status, 201);
+    assert_eq!(save(&olaf, &view("Draft", false, &json!({}))).code(), "name_taken");
+    assert_eq!(save(&vera, &view("Draft", false, &json!({}))).status, 201);
+    assert_eq!(save(&vera, &view("Mine", true, &json!({}))).code(), "forbidden");
     assert_eq!(names(&hub, &olaf), ["Databases", "Draft", "Web"]);
     assert_eq!(names(&hub, &vera), ["Databases", "Draft", "Web"]);
     // The view of the databases names a tag of hidden hosts.
@@ -213,7 +213,7 @@ fn views_belong_to_their_owner_and_may_be_shared() {
     assert_eq!(hub.request("GET", &path, &vera, &Value::Null).body["editable"], false);
     assert_eq!(hub.request("DELETE", &path, &vera, &Value::Null).code(), "forbidden");
 
-    let mut renamed = view("Databases, CPU", true, json!({ "tags": ["role=db"] }));
+    let mut renamed = view("Databases, CPU", true, &json!({ "tags": ["role=db"] }));
     assert_eq!(hub.request("PUT", &path, &olaf, &renamed).code(), "invalid_view");
     renamed["updated_ms"] = created.body["updated_ms"].clone();
     let updated = hub.request("PUT", &path, &olaf, &renamed);

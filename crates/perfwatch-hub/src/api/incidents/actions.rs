@@ -1,11 +1,11 @@
 //! Acknowledgment of incidents and comments.
 
-use super::response::to_response;
 use super::{incident_not_found, parse_id};
 use crate::app::App;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use perfwatch_alerting::OpenIncident;
+use perfwatch_alerting::response::to_response;
 use perfwatch_auth::Identity;
 use perfwatch_http::body::{JsonBody, OptionalBody};
 use perfwatch_http::params::validate_comment;
