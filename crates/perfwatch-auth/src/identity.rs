@@ -169,28 +169,6 @@ impl Identity {
         }
     }
 
-    /// Key of the shares of the principal: tokens share with their account.
-    pub fn share_key(&self) -> String {
-        self.account_id().map_or_else(|| self.actor_name(), |account| format!("account {account}"))
-    }
-
-    /// Number of objects of a kind up to which the identity may create more, of a maximum for the whole hub. The last
-    /// quarter is left to administrators of all hosts, who can also delete what fills the rest.
-    pub fn max_objects(&self, max: usize) -> usize {
-        match self.role == Some(Role::Admin) && self.host_tags.is_empty() {
-            true => max,
-            false => max - max / 4,
-        }
-    }
-
-    /// Key of the shares of new hosts that the identity creates by sending for them: each token has its own.
-    pub fn creator_key(&self) -> String {
-        match &self.principal {
-            Principal::Token { id, .. } => format!("token {id}"),
-            _ => self.share_key(),
-        }
-    }
-
     /// Account and credential for which a signed token is created.
     ///
     /// # Errors

@@ -21,6 +21,7 @@ pub mod forwarded;
 pub mod grant;
 mod hash_threads;
 pub mod identity;
+mod identity_shares;
 pub mod jwt;
 mod last_used;
 pub mod login;
