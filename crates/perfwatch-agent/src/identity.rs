@@ -13,7 +13,7 @@ use std::path::Path;
 pub(crate) fn lock_state_dir(state: &Path) -> Result<Option<File>, AgentError> {
     let open = || {
         let directory = Directory::create_private(state)?;
-        directory.restrict_files(["host-id", "machine", "secret", "lock"]);
+        directory.restrict_files(["host-id", "machine", "secret", "lock", "heartbeat"]);
         directory.open_or_create("lock")
     };
     let Ok(file) = open() else { return Ok(None) };

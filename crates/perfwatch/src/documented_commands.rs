@@ -106,8 +106,9 @@ fn problem(command: &str, routes: &[Vec<String>]) -> Option<String> {
         }
         // A command in a container: `docker compose exec hub perfwatch …`.
         "docker" | "kubectl" if words.contains(&&"exec".to_owned()) => {
-            let start = words.iter().position(|word| *word == "perfwatch")?;
-            parse(crate::cli::hub_command(), &words[start..])
+            let inner = words.iter().skip_while(|word| **word != "exec");
+            let inner: Vec<&String> = inner.skip_while(|word| **word != "perfwatch").copied().collect();
+            parse(crate::cli::hub_command(), &inner)
         }
         name => {
             let is_known = PROGRAMS.contains(&name) || repository().join(program).is_file();
