@@ -162,7 +162,7 @@ fn documented_commands_exist() {
 fn wrong_commands_are_found() {
     let routes = routes();
     for (script, expected) in [
-        ("perfwatch user list --colour", "unexpected argument '--colour'"),
+        ("perfwatch user list --hue", "unexpected argument '--hue'"),
         ("echo x | perfwatch usr list", "unrecognized subcommand 'usr'"),
         ("T=$(perfwatch user token)", "required arguments were not provided"),
         ("perfwatch-agent --store x", "unexpected argument '--store'"),
