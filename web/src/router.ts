@@ -69,12 +69,12 @@ const settingsPages: RouteRecordRaw[] = [
   {
     path: 'agents',
     component: () => import('./features/settings/AgentsPage.vue'),
-    meta: { access: 'operator', title: 'settings.agents.title', section: 'settings.sections.hub' },
+    meta: { access: 'operator', title: 'settings.pages.agents', section: 'settings.sections.hub' },
   },
   {
     path: 'users',
     component: () => import('./features/settings/UsersPage.vue'),
-    meta: { access: 'admin', title: 'settings.users.title', section: 'settings.sections.access' },
+    meta: { access: 'admin', title: 'settings.pages.users', section: 'settings.sections.access' },
   },
   {
     path: 'security',
@@ -89,17 +89,17 @@ const settingsPages: RouteRecordRaw[] = [
   {
     path: 'audit',
     component: () => import('./features/settings/AuditPage.vue'),
-    meta: { access: 'admin', title: 'settings.audit.title', section: 'settings.sections.access' },
+    meta: { access: 'admin', title: 'settings.pages.audit', section: 'settings.sections.access' },
   },
   {
     path: 'account',
     component: () => import('./features/settings/AccountPage.vue'),
-    meta: { title: 'settings.account.title', section: 'settings.sections.you' },
+    meta: { title: 'settings.pages.account', section: 'settings.sections.you' },
   },
   {
     path: 'tokens',
     component: () => import('./features/settings/TokensPage.vue'),
-    meta: { title: 'settings.tokens.title', section: 'settings.sections.you' },
+    meta: { title: 'settings.pages.tokens', section: 'settings.sections.you' },
   },
   {
     path: 'appearance',

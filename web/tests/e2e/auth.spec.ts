@@ -111,7 +111,7 @@ describe('auth', () => {
     await viewer.goto(`${site.url}/settings`)
     await viewer.getByRole('heading', { name: 'Active sessions' }).waitFor()
     const links = await viewer.locator('nav[aria-label=Settings] a').allTextContents()
-    expect(links.map((link) => link.trim())).toEqual(['My account', 'My API tokens', 'Appearance', 'API ↗'])
+    expect(links.map((link) => link.trim())).toEqual(['My account', 'My API tokens', 'Appearance', 'Documentation ↗', 'API ↗'])
     await checkPage(viewer, 'account')
     await viewer.getByRole('link', { name: 'My API tokens' }).click()
     await viewer.getByRole('button', { name: 'New token' }).click()

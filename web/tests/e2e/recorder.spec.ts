@@ -237,13 +237,13 @@ describe('comparison', () => {
     await page.getByRole('button', { name: 'Compare', exact: true }).click()
     await page.getByRole('button', { name: 'Day before' }).click()
     await expect.poll(() => new URL(page.url()).searchParams.get('compare')).toBe('day')
-    await page.locator('.chart .ghost').first().waitFor()
+    await page.locator('.chart li.ghost').first().waitFor()
     await checkPage(page, 'host-compare')
     await page.getByRole('button', { name: 'Compare: Day before' }).click()
     await page.getByRole('button', { name: /^Other host/ }).click()
     await page.getByRole('option', { name: 'db-04' }).click()
     await page.getByRole('button', { name: 'Compare: db-04' }).waitFor()
-    await expect.poll(() => page.locator('.chart .ghost').first().textContent()).toBe('db-04')
+    await expect.poll(() => page.locator('.chart li.ghost').first().textContent()).toBe('db-04')
     await closePage(context, errors)
   })
 })
@@ -284,7 +284,13 @@ describe('charts', () => {
     const page = await context.newPage()
     const [from, to] = [now - 3 * HOUR, now - 2 * HOUR]
     await page.goto(`${site.url}/hosts/${id}?from=${from}&to=${to}`)
-    await chart(page).locator('.u-over').scrollIntoViewIfNeeded()
+    // The plot is built again when its data arrive and when it comes into view.
+    await expect
+      .poll(async () => {
+        await chart(page).locator('.u-over').scrollIntoViewIfNeeded({ timeout: 1000 })
+        return chart(page).locator('.legend b').first().textContent()
+      })
+      .toMatch(/\d/)
     const box = (await chart(page).locator('.u-over').boundingBox())!
     const client = await context.newCDPSession(page)
     const touch = (type: 'touchStart' | 'touchMove' | 'touchEnd', x?: number) =>

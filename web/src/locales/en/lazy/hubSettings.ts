@@ -111,6 +111,7 @@ export const hubSettings = {
   },
   collectors: {
     title: 'Collectors',
+    table: 'Settings of collectors',
     note: 'A request to agents: each applies it only where it does less than its own configuration.',
     profile: 'Hosts',
     allHosts: 'All hosts',

@@ -1,4 +1,5 @@
 // Types of the texts that are loaded with their pages. The pages add them with `addTexts`.
+import type { access } from './access'
 import type { agentless } from './agentless'
 import type { alerts } from './alerts'
 import type { chartTools } from './chartTools'
@@ -10,6 +11,7 @@ import type { hubSettings } from './hubSettings'
 import type { servers } from './servers'
 
 export interface LazyTexts {
+  access: typeof access
   agentless: typeof agentless
   alerts: typeof alerts
   chartTools: typeof chartTools
