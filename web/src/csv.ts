@@ -1,4 +1,5 @@
 // CSV files that the browser makes of the data on a page.
+import { download } from './lib/download'
 
 /** Cells that spreadsheets would evaluate: they also skip leading spaces, and know full-width operators. */
 const FORMULA = /^\s*[=+\-@\t\r＝＋－＠]/
@@ -19,11 +20,5 @@ export function toCsv(header: readonly string[], rows: readonly (readonly (strin
 /** Time of a cell: UTC, whatever zone the page shows. */
 export const csvTime = (ms: number | null | undefined) => (ms ? new Date(ms).toISOString() : '')
 
-/** Saves a text as a file. */
-export function download(name: string, text: string) {
-  const url = URL.createObjectURL(new Blob([text], { type: 'text/csv;charset=utf-8' }))
-  const link = Object.assign(document.createElement('a'), { href: url, download: name })
-  link.click()
-  // The download has its own reference once the click is handled.
-  setTimeout(() => URL.revokeObjectURL(url))
-}
+/** Saves a CSV text as a file. */
+export const downloadCsv = (name: string, text: string) => download(name, new Blob([text], { type: 'text/csv;charset=utf-8' }))

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { QueryResponse, QuerySeries } from '../../api/types'
-import { ColorMap, commonGaps, groupLabel, statistics, toCharts, toCsv } from './results'
+import { answerToCsv, ColorMap, commonGaps, groupLabel, statistics, toCharts } from './results'
 import { newQuery } from './state'
 
 const series = (query: string, host: string, v: (number | null)[], more: Partial<QuerySeries> = {}): QuerySeries => ({
@@ -76,7 +76,7 @@ it.each([
 })
 
 it('CSV quotes names, leaves gaps empty, and has UTC times', () => {
-  const csv = toCsv({ ...answer([series('A', 'a,"b', [1.5, null, 3, 4])]), start_ms: 1_763_719_200_000 })
+  const csv = answerToCsv({ ...answer([series('A', 'a,"b', [1.5, null, 3, 4])]), start_ms: 1_763_719_200_000 })
   const [header, first, second] = csv.split('\r\n')
   expect(header).toBe('time,"A cpu.usage a,""b"')
   expect([first, second]).toEqual(['2025-11-21T10:00:00.000Z,1.5', '2025-11-21T10:00:10.000Z,'])

@@ -1,6 +1,7 @@
 // Answer of the hub as charts: columns, labels, colors, statistics.
 import type { QueryResponse, QuerySeries, QuerySet } from '../../api/types'
 import type { Series } from '../../charts/chartProps'
+import { csvTime, toCsv } from '../../csv'
 import type { Unit } from '../../lib/format'
 import { type Columns, type Gap, keyOf, type Value } from '../../live/columns'
 import type { Form, Split } from './state'
@@ -193,15 +194,12 @@ export function chartSeries(chart: ExploreChart, form: Form, split: Split): Seri
   }))
 }
 
-/** Values of all series as CSV (RFC 4180), one row per point, times in UTC. */
-export function toCsv(answer: QueryResponse): string {
-  const quote = (text: string) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text)
-  // Spreadsheets run cells that begin with these characters as formulas.
-  const safe = (text: string) => quote(/^[=+\-@\t]/.test(text) ? `'${text}` : text)
-  const header = answer.series.map((series) => safe([series.query, series.metric, groupLabel(series)].filter((text) => text).join(' ')))
-  const rows = Array.from({ length: answer.points }, (_, at) => {
-    const time = new Date(answer.start_ms + at * answer.step_ms).toISOString()
-    return [time, ...answer.series.map((series) => String(series.v[at] ?? ''))].join(',')
-  })
-  return [['time', ...header].join(','), ...rows, ''].join('\r\n')
+/** Values of all series as CSV, one row per point. */
+export function answerToCsv(answer: QueryResponse): string {
+  const header = answer.series.map((series) => [series.query, series.metric, groupLabel(series)].filter((text) => text).join(' '))
+  const rows = Array.from({ length: answer.points }, (_, at) => [
+    csvTime(answer.start_ms + at * answer.step_ms),
+    ...answer.series.map((series) => series.v[at]),
+  ])
+  return toCsv(['time', ...header], rows)
 }

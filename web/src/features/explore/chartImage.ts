@@ -1,34 +1,8 @@
-// Downloads of the page, values as CSV and charts as an image, and its link in the clipboard.
+// Image of the charts, and names of downloaded files.
 import { color } from '../../lib/theme'
 
 const PADDING = 12
 const TITLE_HEIGHT = 28
-
-export function download(name: string, content: Blob) {
-  const link = document.createElement('a')
-  link.href = URL.createObjectURL(content)
-  link.download = name
-  link.click()
-  // The download has started when the task ends.
-  setTimeout(() => URL.revokeObjectURL(link.href), 0)
-}
-
-/** Copies a text to the clipboard. Resolves to whether the browser allowed it. */
-export async function copyText(text: string): Promise<boolean> {
-  try {
-    await navigator.clipboard.writeText(text)
-    return true
-  } catch {
-    // Browsers offer no clipboard API without TLS: the text is selected and copied by command.
-    const field = document.createElement('textarea')
-    field.value = text
-    document.body.append(field)
-    field.select()
-    const isCopied = document.execCommand('copy')
-    field.remove()
-    return isCopied
-  }
-}
 
 /** Name of a file without characters that systems reserve. */
 export const fileName = (title: string, extension: string) => `${title.replace(/[^\p{L}\p{N}]+/gu, '-').replace(/^-|-$/g, '')}.${extension}`
