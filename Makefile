@@ -25,6 +25,7 @@ test: check deny
 	scripts/ensure-sshd
 	scripts/ensure-redis
 	scripts/ensure-proxies
+	scripts/ensure-curl
 	$(CARGO) test --locked --workspace
 	cd web && $(NPM) run -s test
 	scripts/ensure-browser
