@@ -231,11 +231,7 @@ pub(crate) async fn create_server(
     let row = planned.map_err(|error| change_error(&error))?;
     let guard = app.directory.begin_write(&actor).await?;
     let table = app.agentless.server_table().await?;
-    let max_servers = actor.identity.max_objects(MAX_SERVERS);
-    if table.count() >= max_servers {
-        let message = format!("at most {max_servers} servers are allowed");
-        return Err(ApiError::conflict("limit_reached", message));
-    }
+    ensure_below_limit(&actor.identity, table.count() + 1)?;
     ensure_name_free(&app, &table, &server.name, None)?;
     let entry = actor.audit_change("server.create", format!("server {}", server.name), None, Some(&server));
     let tx = Transaction::build(|tx| insert_server(tx, &row, &tags, app.clock.wall_ms()));
@@ -243,6 +239,23 @@ pub(crate) async fn create_server(
     app.agentless.notify_changed(Some(row.id));
     let row = ServerRow::get(app.agentless.store(), row.id).await?.unwrap_or(row);
     Ok((StatusCode::CREATED, Json(to_response_with_summary(row, &app, &actor.identity).await?)))
+}
+
+/// Checks that the caller may create servers up to this number of all servers.
+///
+/// # Errors
+/// Returns `limit_reached` above the part of the limit that the caller has.
+pub(super) fn ensure_below_limit(identity: &Identity, count: usize) -> Result<(), ApiError> {
+    let max_servers = identity.max_objects(MAX_SERVERS);
+    match count <= max_servers {
+        true => Ok(()),
+        false => Err(limit_reached(max_servers)),
+    }
+}
+
+/// Error of a server above the maximum number.
+pub(super) fn limit_reached(max_servers: usize) -> ApiError {
+    ApiError::conflict("limit_reached", format!("at most {max_servers} servers are allowed"))
 }
 
 /// Checks that no other host has the name.

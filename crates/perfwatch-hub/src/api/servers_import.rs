@@ -1,6 +1,8 @@
 //! `/api/v1/servers/import`: import of agentless hosts in one commit, from an ssh_config or a CSV table.
 
-use super::servers::{MAX_SERVERS, change_error, ensure_in_scope, insert_server};
+use super::servers::{
+    MAX_SERVERS, change_error, ensure_below_limit, ensure_in_scope, insert_server, limit_reached,
+};
 use crate::app::App;
 use axum::Json;
 use axum::extract::State;
@@ -123,9 +125,7 @@ pub(crate) async fn import(
     let access = CallerAccess { app: app.clone(), identity, auth_snapshot };
     let plan = app.agentless.plan_import(&actor.identity.share_key(), request, access).await?;
     let plan = plan.map_err(|failure| match failure {
-        ImportFailure::Text(ImportError::TooManyEntries) => {
-            ApiError::conflict("limit_reached", format!("at most {MAX_SERVERS} servers are allowed"))
-        }
+        ImportFailure::Text(ImportError::TooManyEntries) => limit_reached(MAX_SERVERS),
         ImportFailure::Text(error) => invalid(error.to_string()),
         ImportFailure::Credentials(error) => change_error(&error),
         ImportFailure::Work(error) => error.into(),
@@ -170,11 +170,7 @@ async fn create_servers(app: &App, actor: &Actor, plan: &ImportPlan) -> Result<(
     if !is_unchanged {
         return Err(ApiError::conflict("conflict", "servers were modified concurrently; retry"));
     }
-    let max_servers = actor.identity.max_objects(MAX_SERVERS);
-    if table.count() + plan.servers.len() > max_servers {
-        let message = format!("at most {max_servers} servers are allowed");
-        return Err(ApiError::conflict("limit_reached", message));
-    }
+    ensure_below_limit(&actor.identity, table.count() + plan.servers.len())?;
     guard.commit(tx, Some(entry)).await?;
     app.agentless.notify_changed(None);
     Ok(())
