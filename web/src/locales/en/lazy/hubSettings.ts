@@ -107,7 +107,7 @@ export const hubSettings = {
     own: 'As configured',
     effect: 'Agents send every {interval}, or at their own interval if it is longer.',
     effectNone: 'Each agent sends at its configured interval, 2 s by default.',
-    agentsNote: 'Agents apply the interval with their next snapshot. They cannot be commanded in any other way.',
+    agentsNote: 'Agents apply intervals and collectors with their next snapshot. They cannot be commanded in any other way.',
   },
   collectors: {
     title: 'Collectors',
