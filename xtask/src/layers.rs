@@ -113,9 +113,11 @@ const ALLOWED_DEPENDENCIES: Dependencies = &[
             "perfwatch-settings",
         ],
     ),
+    ("perfwatch-accounts", &["perfwatch-model", "perfwatch-store", "perfwatch-auth", "perfwatch-http"]),
     (
         "perfwatch-hub",
         &[
+            "perfwatch-accounts",
             "perfwatch-metrics",
             "perfwatch-ingest",
             "perfwatch-model",
@@ -146,7 +148,7 @@ const EVERY_CRATE: &[&str] = &["*"];
 
 /// Heavy dependencies, each with the crates that may use it.
 const DEPENDENCY_OWNERS: Dependencies = &[
-    ("axum", &["perfwatch-http", "perfwatch-hub"]),
+    ("axum", &["perfwatch-http", "perfwatch-accounts", "perfwatch-hub"]),
     (
         "tokio",
         &[
@@ -207,6 +209,7 @@ const DEPENDENCY_OWNERS: Dependencies = &[
             "perfwatch-settings",
             "perfwatch-http",
             "perfwatch-metrics",
+            "perfwatch-accounts",
             "perfwatch-hub",
         ],
     ),

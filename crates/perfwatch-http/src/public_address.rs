@@ -23,6 +23,10 @@ const FORWARDING_HEADERS: [HeaderName; 5] = [
     header::FORWARDED,
 ];
 
+/// URL of the hub as the caller reaches it, for links and commands.
+#[derive(Debug, Clone)]
+pub struct BaseUrl(pub String);
+
 /// Parts of the public URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicUrl {

@@ -1,11 +1,8 @@
 //! Routes of the API with their handlers and DTOs, one module per resource.
 
-pub(crate) mod account;
 pub(crate) mod agents;
 pub(crate) mod audit;
-pub(crate) mod auth;
 pub(crate) mod backtest;
-mod browser_session;
 pub(crate) mod catalog;
 pub(crate) mod channels;
 pub(crate) mod collection_jobs;
@@ -21,9 +18,7 @@ pub(crate) mod ingest;
 pub(crate) mod install;
 pub(crate) mod live_poll;
 pub(crate) mod notifications;
-pub(crate) mod oidc;
 pub(crate) mod overview;
-pub(crate) mod preferences;
 pub(crate) mod proxy_check;
 pub(crate) mod query;
 pub(crate) mod recent;
@@ -33,17 +28,14 @@ pub(crate) mod servers_import;
 pub(crate) mod settings;
 pub(crate) mod silences;
 pub(crate) mod system;
-pub(crate) mod tokens;
-pub(crate) mod users;
 pub(crate) mod views;
 
-use crate::app::App;
-use std::sync::Arc;
+use crate::app::AppState;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 /// Routes with the time limit of requests.
-pub(crate) fn timed_routes() -> OpenApiRouter<Arc<App>> {
+pub(crate) fn timed_routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(recent::recent))
         .routes(routes!(live_poll::live_poll))
@@ -88,17 +80,7 @@ pub(crate) fn timed_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(notifications::retry_notification))
         .routes(routes!(proxy_check::proxy_check))
         .routes(routes!(proxy_check::websocket_probe))
-        .routes(routes!(auth::login_options))
-        .routes(routes!(auth::setup))
-        .routes(routes!(auth::login))
-        .routes(routes!(auth::logout))
-        .routes(routes!(auth::token))
-        .routes(routes!(auth::websocket_token))
-        .routes(routes!(oidc::begin))
-        .routes(routes!(oidc::callback))
-        .merge(account_routes())
-        .routes(routes!(users::list_users, users::create_user))
-        .routes(routes!(users::update_user, users::delete_user))
+        .merge(perfwatch_accounts::routes())
         .routes(routes!(agents::list_agents))
         .routes(routes!(agents::enroll_agent))
         .routes(routes!(agents::revoke))
@@ -113,21 +95,8 @@ pub(crate) fn timed_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(health::metrics))
 }
 
-/// Account of the caller.
-fn account_routes() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new()
-        .routes(routes!(account::me))
-        .routes(routes!(account::confirm))
-        .routes(routes!(account::password))
-        .routes(routes!(account::begin_totp, account::enable_totp, account::disable_totp))
-        .routes(routes!(account::sessions, account::end_sessions))
-        .routes(routes!(preferences::get_preferences, preferences::set_preferences))
-        .routes(routes!(tokens::list_tokens, tokens::create_token))
-        .routes(routes!(tokens::delete_token))
-}
-
 /// Settings and state of the hub.
-fn hub_routes() -> OpenApiRouter<Arc<App>> {
+fn hub_routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(settings::get_settings, settings::update_settings))
         .routes(routes!(settings::preview_settings))
@@ -140,7 +109,7 @@ fn hub_routes() -> OpenApiRouter<Arc<App>> {
 }
 
 /// Agentless hosts and the collection queue.
-fn agentless_routes() -> OpenApiRouter<Arc<App>> {
+fn agentless_routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(servers::list_servers, servers::create_server))
         .routes(routes!(servers::get_server, servers::update_server, servers::delete_server))
@@ -161,12 +130,12 @@ fn agentless_routes() -> OpenApiRouter<Arc<App>> {
 }
 
 /// Downloads that last as long as the client reads.
-pub(crate) fn streamed_routes() -> OpenApiRouter<Arc<App>> {
+pub(crate) fn streamed_routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(history::export))
 }
 
 /// Routes without a time limit of the request. Each stage of a connection test has a timeout.
-pub(crate) fn untimed_routes() -> OpenApiRouter<Arc<App>> {
+pub(crate) fn untimed_routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(collections::test_unsaved))
         .routes(routes!(collections::test))

@@ -1,11 +1,11 @@
 //! State shared by all handlers: services and limits of one hub.
 
 use crate::config::HubConfig;
+use axum::extract::FromRef;
+use perfwatch_accounts::Accounts;
 use perfwatch_agentless::Agentless;
 use perfwatch_alerting::Alerting;
 use perfwatch_auth::AuthDirectory;
-use perfwatch_auth::login::LoginService;
-use perfwatch_auth::oidc::OidcProvider;
 use perfwatch_history::History;
 use perfwatch_http::ingest_memory::IngestMemory;
 use perfwatch_http::public_address::PublicAddress;
@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 pub(crate) struct App {
     pub(crate) config: HubConfig,
     /// Addresses of the hub, and conditions of requests that are logged once.
-    pub(crate) public_address: PublicAddress,
+    pub(crate) public_address: Arc<PublicAddress>,
     /// Source of wall and monotonic time.
     pub(crate) clock: Arc<dyn Clock>,
     /// Monotonic time at the start of the hub.
@@ -37,14 +37,12 @@ pub(crate) struct App {
     pub(crate) catalog: Arc<Catalog>,
     /// Accounts, sessions, tokens and agents.
     pub(crate) directory: Arc<AuthDirectory>,
-    /// Password logins with their throttle.
-    pub(crate) login: LoginService,
+    /// Routes of accounts, and password logins with their throttle.
+    pub(crate) accounts: Arc<Accounts>,
     /// Rate limits of agents, callers and addresses.
     pub(crate) rate_limiters: RateLimiters,
     /// Settings that administrators change while the hub runs.
     pub(crate) settings: Settings,
-    /// Identity provider for single sign-on, if configured.
-    pub(crate) oidc: Option<Arc<OidcProvider>>,
     /// Known hosts with their state.
     pub(crate) hosts: Arc<HostRegistry>,
     /// Ingestion of snapshots from all sources.
@@ -71,4 +69,20 @@ pub(crate) struct App {
     pub(crate) stop: CancellationToken,
     /// WebSocket tasks, which outlive their HTTP request; shutdown waits for them.
     pub(crate) tasks: TaskTracker,
+}
+
+/// State of the router. Routes of other crates extract the service that they use.
+#[derive(Clone)]
+pub(crate) struct AppState(pub(crate) Arc<App>);
+
+impl FromRef<AppState> for Arc<App> {
+    fn from_ref(state: &AppState) -> Self {
+        state.0.clone()
+    }
+}
+
+impl FromRef<AppState> for Arc<Accounts> {
+    fn from_ref(state: &AppState) -> Self {
+        state.0.accounts.clone()
+    }
 }

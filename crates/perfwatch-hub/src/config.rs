@@ -92,10 +92,6 @@ impl std::fmt::Debug for InitialAdmin {
     }
 }
 
-/// URL of the hub as the caller reaches it, for links and commands.
-#[derive(Debug, Clone)]
-pub(crate) struct BaseUrl(pub(crate) String);
-
 impl Default for HubConfig {
     fn default() -> Self {
         Self {

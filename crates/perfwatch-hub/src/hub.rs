@@ -3,6 +3,7 @@
 use crate::app::App;
 use crate::config::{HubConfig, HubConfigError, InitialAdmin};
 use crate::router::router;
+use perfwatch_accounts::Accounts;
 use perfwatch_agentless::{Agentless, AgentlessDeps};
 use perfwatch_alerting::{Alerting, AlertingDeps};
 use perfwatch_auth::AuthDirectory;
@@ -226,7 +227,8 @@ async fn build_app(
     let (live_feed, hosts) = (Arc::new(LiveFeed::new()), Arc::new(HostRegistry::open(store.clone()).await?));
     let history = open_history(&store, &clock, (&config, &metrics), &hosts, &live_feed).await?;
     let (settings, rate_limiters) = open_settings(&config, (&store, &clock), &history, &directory).await?;
-    let public_address = public_address(&config, address);
+    let public_address = Arc::new(public_address(&config, address));
+    let accounts = open_accounts(&config, (&clock, &directory), &public_address).await?;
     let alerting_deps = AlertingDeps {
         store: store.clone(),
         clock: clock.clone(),
@@ -265,11 +267,10 @@ async fn build_app(
     let app = App {
         agentless: open_agentless(deps, &metrics, config.collection_workers).await?,
         started: clock.monotonic(),
-        login: LoginService::open(directory.clone(), clock.clone()).await?,
+        accounts,
         directory,
         rate_limiters,
         settings,
-        oidc: config.oidc.clone().map(|oidc| Arc::new(OidcProvider::new(oidc, config.outbound.clone()))),
         config,
         public_address,
         clock,
@@ -288,6 +289,22 @@ async fn build_app(
         tasks,
     };
     Ok((Arc::new(app), cache))
+}
+
+/// Loads the state of logins.
+async fn open_accounts(
+    config: &HubConfig,
+    (clock, directory): (&Arc<dyn Clock>, &Arc<AuthDirectory>),
+    public_address: &Arc<PublicAddress>,
+) -> Result<Arc<Accounts>, HubError> {
+    let oidc = config.oidc.clone().map(|oidc| Arc::new(OidcProvider::new(oidc, config.outbound.clone())));
+    Ok(Arc::new(Accounts {
+        clock: clock.clone(),
+        directory: directory.clone(),
+        login: Arc::new(LoginService::open(directory.clone(), clock.clone()).await?),
+        oidc,
+        public_address: public_address.clone(),
+    }))
 }
 
 /// Loads rules and incidents; the overview reads the same services.

@@ -1,7 +1,6 @@
 //! Checks of every request before its handler: client address, origin, identity, access and rate limit.
 
 use crate::app::App;
-use crate::config::BaseUrl;
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header, uri::Authority};
 use axum::middleware::Next;
@@ -13,6 +12,7 @@ use perfwatch_http::ApiError;
 use perfwatch_http::listener::Transport;
 use perfwatch_http::origin::Origin;
 use perfwatch_http::params::query_pairs;
+use perfwatch_http::public_address::BaseUrl;
 use perfwatch_http::public_address::RequestAddress;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Routes of the hub with their middleware. [`perfwatch_auth::access`] lists the required access.
 
-use crate::app::App;
+use crate::app::{App, AppState};
 use crate::{api, middleware, openapi, ws};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -22,7 +22,7 @@ use utoipa_swagger_ui::SwaggerUi;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Routes with a time limit.
-fn timed_routes() -> OpenApiRouter<Arc<App>> {
+fn timed_routes() -> OpenApiRouter<AppState> {
     api::timed_routes()
         .routes(routes!(api::ingest::ingest))
         .routes(routes!(openapi_json))
@@ -31,7 +31,7 @@ fn timed_routes() -> OpenApiRouter<Arc<App>> {
 }
 
 /// All routes with their descriptions.
-fn routes() -> OpenApiRouter<Arc<App>> {
+fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(openapi::base())
         .merge(timed_routes())
         .merge(api::streamed_routes().layer(compression()))
@@ -83,5 +83,5 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     };
     let base_path = app.public_address.base_path().to_owned();
     let polls = app.metrics.polls.clone();
-    base_path::nest(measure_polls(layers::catch_panics(router).with_state(app), polls), &base_path)
+    base_path::nest(measure_polls(layers::catch_panics(router).with_state(AppState(app)), polls), &base_path)
 }

@@ -161,12 +161,12 @@ pub(crate) async fn enroll_agent(
 ) -> Result<(StatusCode, Json<EnrollResponse>), ApiError> {
     // Unknown tokens must not occupy the write lock that logins wait for.
     if !app.directory.has_enrollment_token(&request.token).await {
-        app.login.record_failed_secret(&client, "agent.enroll_failed").await?;
+        app.accounts.login.record_failed_secret(&client, "agent.enroll_failed").await?;
         return Err(claim_error(ClaimError::InvalidToken));
     }
     let enrolled = enroll(&app, &client, request).await;
     if enrolled.as_ref().is_err_and(|error| error.status() == StatusCode::UNAUTHORIZED) {
-        app.login.record_failed_secret(&client, "agent.enroll_failed").await?;
+        app.accounts.login.record_failed_secret(&client, "agent.enroll_failed").await?;
     }
     enrolled
 }

@@ -1,7 +1,6 @@
 //! `/api/v1/enrollment-tokens`: tokens with which agents enroll.
 
 use crate::app::App;
-use crate::config::BaseUrl;
 use crate::host_access;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -9,6 +8,7 @@ use axum::{Extension, Json};
 use perfwatch_auth::{Identity, secret};
 use perfwatch_http::body::JsonBody;
 use perfwatch_http::install_script::{self, InstallCommands};
+use perfwatch_http::public_address::BaseUrl;
 use perfwatch_http::{ApiError, Audited, Caller, params};
 use perfwatch_model::{HostId, limits};
 use perfwatch_store::Transaction;

@@ -2,13 +2,13 @@
 //! access get a binary of the hub's version.
 
 use crate::app::App;
-use crate::config::BaseUrl;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use perfwatch_auth::secret;
+use perfwatch_http::public_address::BaseUrl;
 use perfwatch_http::{ApiError, Client, install_script};
 use std::sync::Arc;
 use tokio_util::io::ReaderStream;
@@ -50,7 +50,7 @@ pub(crate) async fn download(
     let auth_snapshot = app.directory.snapshot();
     let token = auth_snapshot.enrollment_tokens.get(&secret::hash_secret(token.trim()));
     if !token.is_some_and(|token| token.uses_left > 0 && token.expires_ms > app.clock.wall_ms()) {
-        app.login.record_failed_secret(&client, "agent.download_failed").await?;
+        app.accounts.login.record_failed_secret(&client, "agent.download_failed").await?;
         let message = "a valid enrollment token is required: Authorization: Bearer TOKEN";
         return Err(ApiError::new(StatusCode::UNAUTHORIZED, "invalid_enrollment_token", message));
     }

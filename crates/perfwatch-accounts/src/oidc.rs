@@ -1,7 +1,6 @@
 //! `/api/v1/auth/oidc/{login,callback}`: browser redirects of single sign-on.
 
-use crate::app::App;
-use crate::config::BaseUrl;
+use crate::Accounts;
 use axum::Extension;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -10,22 +9,23 @@ use perfwatch_auth::confirmation::CONFIRMATION_TTL;
 use perfwatch_auth::oidc::{LOGIN_TTL_S, LoginState, OidcProvider, OidcUser};
 use perfwatch_auth::revocation::{ends_credentials, revoke_derived};
 use perfwatch_auth::{Actor, ClientAddr, Grant, account_name, actor};
+use perfwatch_http::public_address::BaseUrl;
 use perfwatch_http::{ApiError, Client, params};
 use perfwatch_store::Transaction;
 use perfwatch_store::accounts::{Account, Role};
 use std::sync::Arc;
 
-fn require_provider(app: &App) -> Result<Arc<OidcProvider>, ApiError> {
-    app.oidc.clone().ok_or_else(|| ApiError::not_found("single sign-on is not configured"))
+fn require_provider(accounts: &Accounts) -> Result<Arc<OidcProvider>, ApiError> {
+    accounts.oidc.clone().ok_or_else(|| ApiError::not_found("single sign-on is not configured"))
 }
 
 fn redirect_uri(base_url: &BaseUrl) -> String {
     format!("{}/api/v1/auth/oidc/callback", base_url.0)
 }
 
-fn set_state_cookie(app: &App, response: &mut Response, text: &str, secure: bool) {
+fn set_state_cookie(accounts: &Accounts, response: &mut Response, text: &str, secure: bool) {
     let (name, value) =
-        app.public_address.cookies.login_state.set(&HeaderMap::new(), text, secure, LOGIN_TTL_S);
+        accounts.public_address.cookies.login_state.set(&HeaderMap::new(), text, secure, LOGIN_TTL_S);
     response.headers_mut().append(name, value);
 }
 
@@ -43,22 +43,23 @@ fn set_state_cookie(app: &App, response: &mut Response, text: &str, secure: bool
     ),
 )]
 pub(crate) async fn begin(
-    State(app): State<Arc<App>>,
+    State(accounts): State<Arc<Accounts>>,
     Client(client): Client,
     Extension(base_url): Extension<BaseUrl>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let oidc = require_provider(&app)?;
+    let oidc = require_provider(&accounts)?;
     let parameter = |key: &str| params::query_pairs(query.as_deref()).find(|(name, _)| name == key);
     let next = parameter("next").map_or_else(|| "/".to_owned(), |(_, next)| params::local_path(next));
     let confirms = parameter("confirm").is_some_and(|(_, value)| value == "true");
-    let confirms_since_s = confirms.then(|| app.clock.wall_ms() / 1_000);
+    let confirms_since_s = confirms.then(|| accounts.clock.wall_ms() / 1_000);
     let (location, pending) = oidc
-        .authorization_url(redirect_uri(&base_url), (next, confirms_since_s), app.clock.monotonic())
+        .authorization_url(redirect_uri(&base_url), (next, confirms_since_s), accounts.clock.monotonic())
         .await?;
     let mut response = Redirect::to(&location).into_response();
-    let cookie = pending.to_cookie(&app.directory.snapshot(), app.clock.wall_ms()).unwrap_or_default();
-    set_state_cookie(&app, &mut response, &cookie, client.is_tls);
+    let cookie =
+        pending.to_cookie(&accounts.directory.snapshot(), accounts.clock.wall_ms()).unwrap_or_default();
+    set_state_cookie(&accounts, &mut response, &cookie, client.is_tls);
     Ok(response)
 }
 
@@ -76,31 +77,31 @@ pub(crate) async fn begin(
     ),
 )]
 pub(crate) async fn callback(
-    State(app): State<Arc<App>>,
+    State(accounts): State<Arc<Accounts>>,
     Client(client): Client,
     Extension(base_url): Extension<BaseUrl>,
     grant: Option<Extension<Grant>>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let oidc = require_provider(&app)?;
+    let oidc = require_provider(&accounts)?;
     let actor = grant.map(|Extension(grant)| Actor::new(grant, client));
     let request = (&client, actor, &headers, query.as_deref());
-    let mut response = match complete_login(&app, oidc, &base_url, request).await {
+    let mut response = match complete_login(&accounts, oidc, &base_url, request).await {
         Ok(response) => response,
         // The response is shown in a browser: the login page explains the code.
         Err(error) => {
             // Throttled entries are left out: the callback is public.
-            let _ = app.login.record_failed_secret(&client, "login.failed").await;
+            let _ = accounts.login.record_failed_secret(&client, "login.failed").await;
             Redirect::to(&format!("/login?error={}", error.code())).into_response()
         }
     };
-    set_state_cookie(&app, &mut response, "", client.is_tls);
+    set_state_cookie(&accounts, &mut response, "", client.is_tls);
     Ok(response)
 }
 
 async fn complete_login(
-    app: &App,
+    accounts: &Accounts,
     oidc: Arc<OidcProvider>,
     base_url: &BaseUrl,
     (client, actor, headers, query): (&ClientAddr, Option<Actor>, &HeaderMap, Option<&str>),
@@ -108,18 +109,18 @@ async fn complete_login(
     let denied = || ApiError::bad_request("sso_denied", "login denied by the identity provider");
     let pairs: Vec<(String, String)> = params::query_pairs(query).collect();
     let parameter = |name: &str| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-    let cookies = app.public_address.cookies.login_state.values(headers);
-    let pending = cookies
-        .into_iter()
-        .find_map(|text| LoginState::from_cookie(&app.directory.snapshot(), text, app.clock.wall_ms()));
+    let cookies = accounts.public_address.cookies.login_state.values(headers);
+    let pending = cookies.into_iter().find_map(|text| {
+        LoginState::from_cookie(&accounts.directory.snapshot(), text, accounts.clock.wall_ms())
+    });
     let pending = pending.ok_or_else(denied)?;
     let (Some(code), Some(state)) = (parameter("code"), parameter("state")) else { return Err(denied()) };
     let login = pending.clone();
     let user =
-        oidc.exchange_code(redirect_uri(base_url), code, &state, pending, app.clock.monotonic()).await?;
+        oidc.exchange_code(redirect_uri(base_url), code, &state, pending, accounts.clock.monotonic()).await?;
     let (name, value) = match login.confirms_since_s {
-        Some(_) => confirm_session(app, actor, login.is_confirmed_by(&user), &user, headers).await?,
-        None => login_user(app, user, client, headers).await?,
+        Some(_) => confirm_session(accounts, actor, login.is_confirmed_by(&user), &user, headers).await?,
+        None => login_user(accounts, user, client, headers).await?,
     };
     let mut response = Redirect::to(&params::local_path(login.next)).into_response();
     response.headers_mut().append(name, value);
@@ -128,7 +129,7 @@ async fn complete_login(
 
 /// Confirms lasting changes of a session, whose user logged in at the identity provider again.
 async fn confirm_session(
-    app: &App,
+    accounts: &Accounts,
     actor: Option<Actor>,
     is_confirmed: bool,
     user: &OidcUser,
@@ -136,30 +137,30 @@ async fn confirm_session(
 ) -> Result<(header::HeaderName, HeaderValue), ApiError> {
     let denied = || ApiError::bad_request("sso_denied", "login denied by the identity provider");
     let actor = actor.ok_or_else(denied)?;
-    let snapshot = app.directory.snapshot();
+    let snapshot = accounts.directory.snapshot();
     let account = actor.identity.account_id().and_then(|id| snapshot.enabled_account(id));
     let is_same = account.is_some_and(|account| account.oidc_subject.as_deref() == Some(&user.subject));
     if !is_confirmed || !is_same {
         return Err(denied());
     }
-    let cookie = app.login.record_confirmation(&actor).await?;
-    let (name, is_tls) = (&app.public_address.cookies.confirmation, actor.client_addr.is_tls);
+    let cookie = accounts.login.record_confirmation(&actor).await?;
+    let (name, is_tls) = (&accounts.public_address.cookies.confirmation, actor.client_addr.is_tls);
     Ok(name.set(headers, &cookie, is_tls, CONFIRMATION_TTL.as_secs()))
 }
 
 /// Creates a session for a user of the identity provider. Accounts are matched by subject; an unknown
 /// subject gets a new account.
 async fn login_user(
-    app: &App,
+    accounts: &Accounts,
     user: OidcUser,
     client: &ClientAddr,
     headers: &HeaderMap,
 ) -> Result<(header::HeaderName, HeaderValue), ApiError> {
-    let guard = app.directory.begin_unattended_write().await?;
-    let auth_snapshot = app.directory.snapshot();
-    let now_ms = app.clock.wall_ms();
-    let mut accounts = auth_snapshot.accounts.values();
-    let existing = accounts.find(|account| account.oidc_subject.as_deref() == Some(&user.subject));
+    let guard = accounts.directory.begin_unattended_write().await?;
+    let auth_snapshot = accounts.directory.snapshot();
+    let now_ms = accounts.clock.wall_ms();
+    let mut known = auth_snapshot.accounts.values();
+    let existing = known.find(|account| account.oidc_subject.as_deref() == Some(&user.subject));
     let actor = format!("user {}", existing.map_or(&user.name, |existing| &existing.name));
     let mut tx = Transaction::default();
     let (account, action) = match existing {
@@ -199,7 +200,8 @@ async fn login_user(
         }
     };
     let entry = actor::audit_entry(actor.clone(), client, action, actor);
-    super::browser_session::create_session(app, &guard, &account, (client, headers), None, (tx, entry)).await
+    crate::browser_session::create_session(accounts, &guard, &account, (client, headers), None, (tx, entry))
+        .await
 }
 
 fn role_missing() -> ApiError {

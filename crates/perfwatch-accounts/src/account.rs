@@ -1,6 +1,6 @@
 //! `/api/v1/auth/{me,confirm,password,totp,sessions}`: account settings of the current user.
 
-use crate::app::App;
+use crate::Accounts;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -37,9 +37,13 @@ pub(crate) struct CurrentUserResponse {
     has_password: bool,
 }
 
-pub(super) fn to_current_user_response(app: &App, account: &Account, role: Role) -> CurrentUserResponse {
+pub(crate) fn to_current_user_response(
+    accounts: &Accounts,
+    account: &Account,
+    role: Role,
+) -> CurrentUserResponse {
     // The stored account lacks recovery codes that were used since `account` was read.
-    let auth_snapshot = app.directory.snapshot();
+    let auth_snapshot = accounts.directory.snapshot();
     let account = auth_snapshot.enabled_account(account.id).unwrap_or(account);
     CurrentUserResponse {
         id: account.id,
@@ -52,8 +56,9 @@ pub(super) fn to_current_user_response(app: &App, account: &Account, role: Role)
     }
 }
 
-fn current_account(app: &App, identity: &Identity) -> Result<Account, ApiError> {
-    let account = identity.account_id().and_then(|id| app.directory.snapshot().enabled_account(id).cloned());
+fn current_account(accounts: &Accounts, identity: &Identity) -> Result<Account, ApiError> {
+    let account =
+        identity.account_id().and_then(|id| accounts.directory.snapshot().enabled_account(id).cloned());
     account.ok_or_else(|| perfwatch_auth::AuthError::Unauthenticated.into())
 }
 
@@ -63,11 +68,11 @@ fn current_account(app: &App, identity: &Identity) -> Result<Account, ApiError> 
     responses((status = 200, body = CurrentUserResponse)),
 )]
 pub(crate) async fn me(
-    State(app): State<Arc<App>>,
+    State(accounts): State<Arc<Accounts>>,
     Caller(identity): Caller,
 ) -> Result<Json<CurrentUserResponse>, ApiError> {
     let role = identity.role.unwrap_or(Role::Viewer);
-    Ok(Json(to_current_user_response(&app, &current_account(&app, &identity)?, role)))
+    Ok(Json(to_current_user_response(&accounts, &current_account(&accounts, &identity)?, role)))
 }
 
 /// Confirm lasting changes
@@ -80,14 +85,14 @@ pub(crate) async fn me(
     responses((status = 204), (status = 422)),
 )]
 pub(crate) async fn confirm(
-    State(app): State<Arc<App>>,
+    State(accounts): State<Arc<Accounts>>,
     Audited(actor): Audited,
     headers: HeaderMap,
     JsonBody(request): JsonBody<PasswordRequest>,
 ) -> Result<CookieReply, ApiError> {
-    let account = current_account(&app, &actor.identity)?;
-    let cookie = app.login.confirm(&actor, &account, request.password).await?;
-    let name = &app.public_address.cookies.confirmation;
+    let account = current_account(&accounts, &actor.identity)?;
+    let cookie = accounts.login.confirm(&actor, &account, request.password).await?;
+    let name = &accounts.public_address.cookies.confirmation;
     let is_tls = actor.client_addr.is_tls;
     Ok((StatusCode::NO_CONTENT, [name.set(&headers, &cookie, is_tls, CONFIRMATION_TTL.as_secs())]))
 }
@@ -106,7 +111,7 @@ type CookieReply = (StatusCode, [(HeaderName, HeaderValue); 1]);
 /// Ends everything derived from the account and creates a new session for this browser. `logged_in_ms` is the
 /// time of the login that the session continues, `None` if the user has just entered the password.
 async fn rotate_sessions(
-    app: &App,
+    accounts: &Accounts,
     guard: &WriteGuard<'_>,
     actor: &Actor,
     headers: &HeaderMap,
@@ -114,11 +119,11 @@ async fn rotate_sessions(
     (action, logged_in_ms): (&str, Option<i64>),
 ) -> Result<CookieReply, ApiError> {
     let (mut account, mut tx) = (account, Transaction::default());
-    revoke_derived(&app.directory.snapshot(), &mut account, &mut tx);
+    revoke_derived(&accounts.directory.snapshot(), &mut account, &mut tx);
     tx.accounts().update(&account);
     let entry = actor.audit(action, format!("user {}", account.name));
-    let cookie = super::browser_session::create_session(
-        app,
+    let cookie = crate::browser_session::create_session(
+        accounts,
         guard,
         &account,
         (&actor.client_addr, headers),
@@ -138,29 +143,29 @@ async fn rotate_sessions(
     responses((status = 204), (status = 422)),
 )]
 pub(crate) async fn password(
-    State(app): State<Arc<App>>,
+    State(accounts): State<Arc<Accounts>>,
     Audited(actor): Audited,
     headers: HeaderMap,
     JsonBody(request): JsonBody<ChangePasswordRequest>,
 ) -> Result<CookieReply, ApiError> {
-    let account = current_account(&app, &actor.identity)?;
+    let account = current_account(&accounts, &actor.identity)?;
     if account.password.is_none() {
         // A password would outlive a removal of the user at the identity provider.
         let message = "your account uses single sign-on; only an administrator can set a password";
         return Err(ApiError::unprocessable("password_managed_by_sso", message));
     }
-    app.login.reauthenticate(&actor.client_addr, &account, request.current_password).await?;
-    if let Some(message) = app.directory.validate_password(&request.new_password, &account.name) {
+    accounts.login.reauthenticate(&actor.client_addr, &account, request.current_password).await?;
+    if let Some(message) = accounts.directory.validate_password(&request.new_password, &account.name) {
         return Err(ApiError::unprocessable("password_policy", message));
     }
     let hash = password::hash(request.new_password).await?;
-    let guard = app.directory.begin_write(&actor).await?;
-    let current = current_account(&app, &actor.identity)?;
+    let guard = accounts.directory.begin_write(&actor).await?;
+    let current = current_account(&accounts, &actor.identity)?;
     if current.password != account.password {
         return Err(ApiError::conflict("conflict", "the password was changed concurrently; retry"));
     }
     let account = Account { password: Some(hash), ..current };
-    rotate_sessions(&app, &guard, &actor, &headers, account, ("user.change_password", None)).await
+    rotate_sessions(&accounts, &guard, &actor, &headers, account, ("user.change_password", None)).await
 }
 
 /// Secret for an authenticator app; two-factor authentication is not enabled yet.
@@ -198,10 +203,10 @@ const TOTP_ENROLLMENT_TTL: Duration = Duration::from_secs(15 * 60);
     responses((status = 200, body = TotpSetupResponse), (status = 409)),
 )]
 pub(crate) async fn begin_totp(
-    State(app): State<Arc<App>>,
+    State(accounts): State<Arc<Accounts>>,
     Caller(identity): Caller,
 ) -> Result<Json<TotpSetupResponse>, ApiError> {
-    let account = current_account(&app, &identity)?;
+    let account = current_account(&accounts, &identity)?;
     if account.totp_secret.is_some() {
         return Err(ApiError::conflict(
             "totp_already_enabled",
@@ -213,11 +218,11 @@ pub(crate) async fn begin_totp(
         let (qr_path, size) = totp::qr_path(&uri)?;
         let payload = TotpEnrollmentToken { account: account.id, key: HEXLOWER.encode(&key) };
         let setup_token = jwt::sign_payload(
-            &app.directory.snapshot(),
+            &accounts.directory.snapshot(),
             payload,
             TOTP_ENROLLMENT_PURPOSE,
             TOTP_ENROLLMENT_TTL,
-            app.clock.wall_ms(),
+            accounts.clock.wall_ms(),
         )?;
         Some(TotpSetupResponse { secret, uri, qr_path, size, setup_token })
     });
@@ -247,12 +252,12 @@ pub(crate) struct RecoveryCodes {
     responses((status = 200, body = RecoveryCodes), (status = 409), (status = 422)),
 )]
 pub(crate) async fn enable_totp(
-    State(app): State<Arc<App>>,
+    State(accounts): State<Arc<Accounts>>,
     Audited(actor): Audited,
     JsonBody(request): JsonBody<EnableTotpRequest>,
 ) -> Result<Json<RecoveryCodes>, ApiError> {
-    let guard = app.directory.begin_write(&actor).await?;
-    let account = current_account(&app, &actor.identity)?;
+    let guard = accounts.directory.begin_write(&actor).await?;
+    let account = current_account(&accounts, &actor.identity)?;
     if account.totp_secret.is_some() {
         return Err(ApiError::conflict(
             "totp_already_enabled",
@@ -260,20 +265,20 @@ pub(crate) async fn enable_totp(
         ));
     }
     let setup: Option<TotpEnrollmentToken> = jwt::verify_payload(
-        &app.directory.snapshot(),
+        &accounts.directory.snapshot(),
         &request.setup_token,
         TOTP_ENROLLMENT_PURPOSE,
-        app.clock.wall_ms(),
+        accounts.clock.wall_ms(),
     );
     let key = setup
         .filter(|setup| setup.account == account.id)
         .and_then(|token| HEXLOWER.decode(token.key.as_bytes()).ok());
     let key =
         key.ok_or_else(|| ApiError::conflict("totp_setup_expired", "two-factor setup expired; start again"))?;
-    let step = totp::verify_code(&key, &request.code, app.clock.wall_ms(), 0)
+    let step = totp::verify_code(&key, &request.code, accounts.clock.wall_ms(), 0)
         .ok_or_else(|| ApiError::unprocessable("invalid_totp_code", "invalid two-factor code"))?;
     let (recovery_codes, recovery) = totp::generate_recovery_codes();
-    let key = app.directory.encrypt_totp_secret(account.id, &key)?;
+    let key = accounts.directory.encrypt_totp_secret(account.id, &key)?;
     let account = Account { totp_secret: Some(key), totp_step: step, recovery_codes: recovery, ..account };
     let entry = actor.audit("user.enable_totp", format!("user {}", account.name));
     guard.commit(Transaction::build(|tx| tx.accounts().update(&account)), Some(entry)).await?;
@@ -294,16 +299,20 @@ pub(crate) struct PasswordRequest {
     responses((status = 204), (status = 422)),
 )]
 pub(crate) async fn disable_totp(
-    State(app): State<Arc<App>>,
+    State(accounts): State<Arc<Accounts>>,
     Audited(actor): Audited,
     JsonBody(request): JsonBody<PasswordRequest>,
 ) -> Result<StatusCode, ApiError> {
-    app.login
-        .reauthenticate(&actor.client_addr, &current_account(&app, &actor.identity)?, request.password)
+    accounts
+        .login
+        .reauthenticate(&actor.client_addr, &current_account(&accounts, &actor.identity)?, request.password)
         .await?;
-    let guard = app.directory.begin_write(&actor).await?;
-    let account =
-        Account { totp_secret: None, recovery_codes: Vec::new(), ..current_account(&app, &actor.identity)? };
+    let guard = accounts.directory.begin_write(&actor).await?;
+    let account = Account {
+        totp_secret: None,
+        recovery_codes: Vec::new(),
+        ..current_account(&accounts, &actor.identity)?
+    };
     let entry = actor.audit("user.disable_totp", format!("user {}", account.name));
     guard.commit(Transaction::build(|tx| tx.accounts().update(&account)), Some(entry)).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -332,19 +341,19 @@ pub(crate) struct SessionListResponse {
     responses((status = 200, body = SessionListResponse)),
 )]
 pub(crate) async fn sessions(
-    State(app): State<Arc<App>>,
+    State(accounts): State<Arc<Accounts>>,
     Caller(identity): Caller,
 ) -> Result<Json<SessionListResponse>, ApiError> {
-    let account = current_account(&app, &identity)?;
-    let auth_snapshot = app.directory.snapshot();
+    let account = current_account(&accounts, &identity)?;
+    let auth_snapshot = accounts.directory.snapshot();
     let mut sessions: Vec<SessionResponse> = auth_snapshot
         .sessions
         .values()
-        .filter(|session| session.account == account.id && is_session_valid(&app.directory, session))
+        .filter(|session| session.account == account.id && is_session_valid(&accounts.directory, session))
         .map(|session| SessionResponse {
             current: identity.credential == Credential::Session(session.hash),
             created_ms: session.created_ms,
-            last_used_ms: app.directory.session_last_used_ms(session),
+            last_used_ms: accounts.directory.session_last_used_ms(session),
             address: session.address.clone(),
             user_agent: session.user_agent.clone(),
         })
@@ -358,16 +367,16 @@ pub(crate) async fn sessions(
 /// Ends all other sessions, API tokens, signed tokens, and the enrollment tokens that you created.
 #[utoipa::path(delete, path = "/api/v1/auth/sessions", tag = "account", responses((status = 204)))]
 pub(crate) async fn end_sessions(
-    State(app): State<Arc<App>>,
+    State(accounts): State<Arc<Accounts>>,
     Audited(actor): Audited,
     headers: HeaderMap,
 ) -> Result<CookieReply, ApiError> {
-    let guard = app.directory.begin_write(&actor).await?;
-    let account = current_account(&app, &actor.identity)?;
+    let guard = accounts.directory.begin_write(&actor).await?;
+    let account = current_account(&accounts, &actor.identity)?;
     // A found cookie must not become a recent login.
-    let (auth_snapshot, credential) = (app.directory.snapshot(), &actor.identity.credential);
+    let (auth_snapshot, credential) = (accounts.directory.snapshot(), &actor.identity.credential);
     let mut sessions = auth_snapshot.sessions.values();
     let current = sessions.find(|session| *credential == Credential::Session(session.hash));
     let logged_in_ms = Some(current.map_or(0, |session| session.created_ms));
-    rotate_sessions(&app, &guard, &actor, &headers, account, ("user.end_sessions", logged_in_ms)).await
+    rotate_sessions(&accounts, &guard, &actor, &headers, account, ("user.end_sessions", logged_in_ms)).await
 }

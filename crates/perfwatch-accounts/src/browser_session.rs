@@ -1,6 +1,6 @@
 //! Creation of browser sessions with their cookie, after a login and after changes that end other sessions.
 
-use crate::app::App;
+use crate::Accounts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use perfwatch_auth::ClientAddr;
 use perfwatch_auth::directory::WriteGuard;
@@ -12,8 +12,8 @@ use perfwatch_store::audit::AuditEntry;
 
 /// Commits a new browser session with the writes of `tx`; returns its `Set-Cookie` header. `logged_in_ms` is the
 /// time of the login that the session continues, `None` for a login.
-pub(super) async fn create_session(
-    app: &App,
+pub(crate) async fn create_session(
+    accounts: &Accounts,
     guard: &WriteGuard<'_>,
     account: &Account,
     (client, headers): (&ClientAddr, &HeaderMap),
@@ -22,14 +22,14 @@ pub(super) async fn create_session(
 ) -> Result<(HeaderName, HeaderValue), ApiError> {
     let user_agent =
         headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let session_cookie = &app.public_address.cookies.session;
+    let session_cookie = &accounts.public_address.cookies.session;
     let previous_cookie = session_cookie.values(headers).first().copied();
     let browser = Browser { client, user_agent, previous_cookie, logged_in_ms };
-    let cookie = app.login.create_session(guard, account, browser, tx, entry).await?;
+    let cookie = accounts.login.create_session(guard, account, browser, tx, entry).await?;
     Ok(session_cookie.set(
         headers,
         &cookie,
         client.is_tls,
-        app.directory.session_lifetimes().max_age.as_secs(),
+        accounts.directory.session_lifetimes().max_age.as_secs(),
     ))
 }

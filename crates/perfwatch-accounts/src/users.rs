@@ -1,6 +1,6 @@
 //! `/api/v1/users`: accounts of users.
 
-use crate::app::App;
+use crate::Accounts;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -76,10 +76,10 @@ fn authorize_scope(actor: &Actor, host_tags: &[String]) -> Result<(), ApiError> 
     responses((status = 200, body = UserListResponse)),
 )]
 pub(crate) async fn list_users(
-    State(app): State<Arc<App>>,
+    State(accounts): State<Arc<Accounts>>,
     Caller(identity): Caller,
 ) -> Json<UserListResponse> {
-    let auth_snapshot = app.directory.snapshot();
+    let auth_snapshot = accounts.directory.snapshot();
     // An administrator who is limited by tags sees the accounts that they may change.
     let visible =
         auth_snapshot.accounts.values().filter(|account| identity.includes_scope(&account.host_tags));
@@ -107,16 +107,16 @@ pub(crate) struct CreateUserRequest {
     responses((status = 201, body = UserResponse), (status = 409), (status = 422)),
 )]
 pub(crate) async fn create_user(
-    State(app): State<Arc<App>>,
+    State(accounts): State<Arc<Accounts>>,
     Audited(actor): Audited,
     JsonBody(request): JsonBody<CreateUserRequest>,
 ) -> Result<(StatusCode, Json<UserResponse>), ApiError> {
     let host_tags = params::validate_tags(&request.host_tags)?;
     authorize_scope(&actor, &host_tags)?;
-    let account = app.directory.new_account(&request.name, request.role, request.password).await?;
+    let account = accounts.directory.new_account(&request.name, request.role, request.password).await?;
     let account = Account { host_tags, ..account };
-    let guard = app.directory.begin_write(&actor).await?;
-    if app.directory.snapshot().account_by_name(&account.name).is_some() {
+    let guard = accounts.directory.begin_write(&actor).await?;
+    if accounts.directory.snapshot().account_by_name(&account.name).is_some() {
         return Err(ApiError::conflict("name_taken", "user name is already taken"));
     }
     let user = to_response(&account);
@@ -162,16 +162,16 @@ fn ensure_admin_remains(auth_snapshot: &AuthSnapshot, without: Uuid) -> Result<(
     responses((status = 200, body = UserResponse), (status = 409), (status = 422)),
 )]
 pub(crate) async fn update_user(
-    State(app): State<Arc<App>>,
+    State(accounts): State<Arc<Accounts>>,
     Audited(actor): Audited,
     Path(id): Path<String>,
     JsonBody(request): JsonBody<UpdateUserRequest>,
 ) -> Result<Json<UserResponse>, ApiError> {
-    let before = find(&app.directory.snapshot(), &id)?;
+    let before = find(&accounts.directory.snapshot(), &id)?;
     authorize_scope(&actor, &before.host_tags)?;
     let password = request.password.as_ref();
     if let Some(message) =
-        password.and_then(|password| app.directory.validate_password(password, &before.name))
+        password.and_then(|password| accounts.directory.validate_password(password, &before.name))
     {
         return Err(ApiError::unprocessable("password_policy", message));
     }
@@ -184,8 +184,8 @@ pub(crate) async fn update_user(
         Some(password) => Some(password::hash(password).await?),
         None => None,
     };
-    let guard = app.directory.begin_write(&actor).await?;
-    let auth_snapshot = app.directory.snapshot();
+    let guard = accounts.directory.begin_write(&actor).await?;
+    let auth_snapshot = accounts.directory.snapshot();
     let before = find(&auth_snapshot, &id)?;
     authorize_scope(&actor, &before.host_tags)?;
     let mut after = before.clone();
@@ -219,12 +219,12 @@ pub(crate) async fn update_user(
     responses((status = 204), (status = 409)),
 )]
 pub(crate) async fn delete_user(
-    State(app): State<Arc<App>>,
+    State(accounts): State<Arc<Accounts>>,
     Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    let guard = app.directory.begin_write(&actor).await?;
-    let auth_snapshot = app.directory.snapshot();
+    let guard = accounts.directory.begin_write(&actor).await?;
+    let auth_snapshot = accounts.directory.snapshot();
     let account = find(&auth_snapshot, &id)?;
     authorize_scope(&actor, &account.host_tags)?;
     ensure_admin_remains(&auth_snapshot, account.id)?;

@@ -1,8 +1,8 @@
 //! `/api/v1/auth/{state,setup,login,logout,token}`: setup, login and signed tokens.
 
-use super::account::{CurrentUserResponse, to_current_user_response};
-use super::browser_session::create_session;
-use crate::app::App;
+use crate::Accounts;
+use crate::account::{CurrentUserResponse, to_current_user_response};
+use crate::browser_session::create_session;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -34,11 +34,11 @@ pub(crate) struct LoginOptionsResponse {
     get, path = "/api/v1/auth/state", tag = "auth",
     responses((status = 200, body = LoginOptionsResponse)),
 )]
-pub(crate) async fn login_options(State(app): State<Arc<App>>) -> Json<LoginOptionsResponse> {
+pub(crate) async fn login_options(State(accounts): State<Arc<Accounts>>) -> Json<LoginOptionsResponse> {
     Json(LoginOptionsResponse {
-        setup_required: !app.directory.snapshot().has_admin_except(None),
-        min_password_length: app.directory.min_password_length(),
-        sso_label: app.oidc.as_ref().map(|oidc| oidc.config.name.clone()),
+        setup_required: !accounts.directory.snapshot().has_admin_except(None),
+        min_password_length: accounts.directory.min_password_length(),
+        sso_label: accounts.oidc.as_ref().map(|oidc| oidc.config.name.clone()),
     })
 }
 
@@ -54,9 +54,9 @@ pub(crate) struct SetupRequest {
 
 type LoginReply = ([(HeaderName, HeaderValue); 2], Json<CurrentUserResponse>);
 
-fn login_response(app: &App, account: &Account, cookie: (HeaderName, HeaderValue)) -> LoginReply {
+fn login_response(accounts: &Accounts, account: &Account, cookie: (HeaderName, HeaderValue)) -> LoginReply {
     let no_store = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    ([cookie, no_store], Json(to_current_user_response(app, account, account.role)))
+    ([cookie, no_store], Json(to_current_user_response(accounts, account, account.role)))
 }
 
 /// Create the first administrator
@@ -72,33 +72,33 @@ fn login_response(app: &App, account: &Account, cookie: (HeaderName, HeaderValue
     ),
 )]
 pub(crate) async fn setup(
-    State(app): State<Arc<App>>,
+    State(accounts): State<Arc<Accounts>>,
     Client(client): Client,
     headers: HeaderMap,
     JsonBody(request): JsonBody<SetupRequest>,
 ) -> Result<LoginReply, ApiError> {
     let already_set_up = || ApiError::conflict("already_set_up", "this hub is already set up; log in");
-    let setup_secret = app.directory.setup_secret().ok_or_else(already_set_up)?;
+    let setup_secret = accounts.directory.setup_secret().ok_or_else(already_set_up)?;
     // Hashes are compared, so that the duration does not leak the secret.
     if secret::hash_secret(&request.secret) != secret::hash_secret(&setup_secret) {
-        app.login.record_failed_secret(&client, "setup.failed").await?;
+        accounts.login.record_failed_secret(&client, "setup.failed").await?;
         let message = "invalid or expired setup link";
         return Err(ApiError::new(StatusCode::UNAUTHORIZED, "invalid_setup_link", message));
     }
-    let account = app.directory.new_account(&request.name, Role::Admin, request.password).await?;
-    let guard = app.directory.begin_unattended_write().await?;
-    if app.directory.snapshot().has_admin_except(None) {
+    let account = accounts.directory.new_account(&request.name, Role::Admin, request.password).await?;
+    let guard = accounts.directory.begin_unattended_write().await?;
+    if accounts.directory.snapshot().has_admin_except(None) {
         return Err(already_set_up());
     }
-    if app.directory.snapshot().account_by_name(&account.name).is_some() {
+    if accounts.directory.snapshot().account_by_name(&account.name).is_some() {
         return Err(ApiError::conflict("name_taken", "user name is already taken"));
     }
     let entry =
         actor::audit_entry("anonymous".into(), &client, "user.create", format!("user {}", account.name));
     let tx = Transaction::build(|tx| tx.accounts().insert(&account));
-    let cookie = create_session(&app, &guard, &account, (&client, &headers), None, (tx, entry)).await?;
+    let cookie = create_session(&accounts, &guard, &account, (&client, &headers), None, (tx, entry)).await?;
     tracing::info!(user = account.name, "first administrator created");
-    Ok(login_response(&app, &account, cookie))
+    Ok(login_response(&accounts, &account, cookie))
 }
 
 /// Log in
@@ -110,34 +110,34 @@ pub(crate) async fn setup(
     responses((status = 200, body = CurrentUserResponse), (status = 401), (status = 409)),
 )]
 pub(crate) async fn login(
-    State(app): State<Arc<App>>,
+    State(accounts): State<Arc<Accounts>>,
     Client(client): Client,
     headers: HeaderMap,
     JsonBody(request): JsonBody<LoginRequest>,
 ) -> Result<LoginReply, ApiError> {
-    let verified = app.login.verify_password(&client, request).await?;
-    let guard = app.directory.begin_unattended_write().await?;
-    let account = app.login.confirm_login(&client, verified).await?;
+    let verified = accounts.login.verify_password(&client, request).await?;
+    let guard = accounts.directory.begin_unattended_write().await?;
+    let account = accounts.login.confirm_login(&client, verified).await?;
     let actor = format!("user {}", account.name);
     let entry = actor::audit_entry(actor.clone(), &client, "login", actor);
     let tx = Transaction::build(|tx| tx.accounts().update(&account));
-    let cookie = create_session(&app, &guard, &account, (&client, &headers), None, (tx, entry)).await?;
-    Ok(login_response(&app, &account, cookie))
+    let cookie = create_session(&accounts, &guard, &account, (&client, &headers), None, (tx, entry)).await?;
+    Ok(login_response(&accounts, &account, cookie))
 }
 
 /// Log out
 #[utoipa::path(post, path = "/api/v1/auth/logout", tag = "auth", responses((status = 204)))]
 pub(crate) async fn logout(
-    State(app): State<Arc<App>>,
+    State(accounts): State<Arc<Accounts>>,
     Audited(actor): Audited,
     headers: HeaderMap,
 ) -> Result<(StatusCode, [(HeaderName, HeaderValue); 1]), ApiError> {
     if let Credential::Session(hash) = &actor.identity.credential {
         let tx = Transaction::build(|tx| tx.sessions().delete(hash));
-        let guard = app.directory.begin_write(&actor).await?;
+        let guard = accounts.directory.begin_write(&actor).await?;
         guard.commit(tx, Some(actor.audit_self("logout"))).await?;
     }
-    let (cookie, is_tls) = (&app.public_address.cookies.session, actor.client_addr.is_tls);
+    let (cookie, is_tls) = (&accounts.public_address.cookies.session, actor.client_addr.is_tls);
     Ok((StatusCode::NO_CONTENT, [cookie.set(&headers, "", is_tls, 0)]))
 }
 
@@ -158,16 +158,16 @@ pub(crate) struct SignedTokenResponse {
     responses((status = 200, body = SignedTokenResponse), (status = 401), (status = 403)),
 )]
 pub(crate) async fn token(
-    State(app): State<Arc<App>>,
+    State(accounts): State<Arc<Accounts>>,
     grant: Option<axum::Extension<Grant>>,
     Client(client): Client,
     OptionalBody(request): OptionalBody<LoginRequest>,
 ) -> Result<([(HeaderName, HeaderValue); 1], Json<SignedTokenResponse>), ApiError> {
     let (account_id, parent) = match (request, grant) {
         (Some(request), _) => {
-            let verified = app.login.verify_password(&client, request).await?;
-            let guard = app.directory.begin_unattended_write().await?;
-            let account = app.login.confirm_login(&client, verified).await?;
+            let verified = accounts.login.verify_password(&client, request).await?;
+            let guard = accounts.directory.begin_unattended_write().await?;
+            let account = accounts.login.confirm_login(&client, verified).await?;
             let actor = format!("user {}", account.name);
             let entry = actor::audit_entry(actor.clone(), &client, "token.sign", actor);
             let tx = Transaction::build(|tx| tx.accounts().update(&account));
@@ -182,9 +182,9 @@ pub(crate) async fn token(
         }
         (None, None) => return Err(AuthError::Unauthenticated.into()),
     };
-    let auth_snapshot = app.directory.snapshot();
+    let auth_snapshot = accounts.directory.snapshot();
     let account = auth_snapshot.enabled_account(account_id).ok_or(AuthError::InvalidCredentials)?;
-    let signed = jwt::sign(&auth_snapshot, account, parent, app.clock.wall_ms());
+    let signed = jwt::sign(&auth_snapshot, account, parent, accounts.clock.wall_ms());
     let token = signed.ok_or(AuthError::SigningKeyMissing)?;
     let no_store = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(([no_store], Json(SignedTokenResponse { token, expires_in_s: jwt::TOKEN_TTL.as_secs() })))
@@ -198,10 +198,10 @@ pub(crate) async fn token(
     responses((status = 200, body = SignedTokenResponse)),
 )]
 pub(crate) async fn websocket_token(
-    State(app): State<Arc<App>>,
+    State(accounts): State<Arc<Accounts>>,
     Audited(actor): Audited,
 ) -> Result<Json<SignedTokenResponse>, ApiError> {
-    let token = actor.identity.sign_websocket_token(&app.directory)?;
+    let token = actor.identity.sign_websocket_token(&accounts.directory)?;
     actor.record(actor.audit_self("token.sign_websocket")).await?;
     Ok(Json(SignedTokenResponse { token, expires_in_s: jwt::WEBSOCKET_TOKEN_TTL.as_secs() }))
 }

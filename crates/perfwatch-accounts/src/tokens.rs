@@ -1,6 +1,6 @@
 //! `/api/v1/tokens`: API tokens of the current user.
 
-use crate::app::App;
+use crate::Accounts;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -50,8 +50,8 @@ fn to_response(token: &Token) -> TokenResponse {
     }
 }
 
-fn tokens_of_caller(app: &App, identity: &Identity) -> Vec<Token> {
-    let auth_snapshot = app.directory.snapshot();
+fn tokens_of_caller(accounts: &Accounts, identity: &Identity) -> Vec<Token> {
+    let auth_snapshot = accounts.directory.snapshot();
     let tokens = auth_snapshot.tokens.values().filter(|token| Some(token.account) == identity.account_id());
     let mut tokens: Vec<Token> = tokens.cloned().collect();
     tokens.sort_by_key(|token| token.created_ms);
@@ -64,10 +64,12 @@ fn tokens_of_caller(app: &App, identity: &Identity) -> Vec<Token> {
     responses((status = 200, body = TokenListResponse)),
 )]
 pub(crate) async fn list_tokens(
-    State(app): State<Arc<App>>,
+    State(accounts): State<Arc<Accounts>>,
     Caller(identity): Caller,
 ) -> Json<TokenListResponse> {
-    Json(TokenListResponse { tokens: tokens_of_caller(&app, &identity).iter().map(to_response).collect() })
+    Json(TokenListResponse {
+        tokens: tokens_of_caller(&accounts, &identity).iter().map(to_response).collect(),
+    })
 }
 
 /// Settings of a new API token.
@@ -100,7 +102,7 @@ pub(crate) struct CreatedToken {
     responses((status = 201, body = CreatedToken), (status = 409), (status = 422)),
 )]
 pub(crate) async fn create_token(
-    State(app): State<Arc<App>>,
+    State(accounts): State<Arc<Accounts>>,
     Audited(actor): Audited,
     JsonBody(request): JsonBody<CreateTokenRequest>,
 ) -> Result<(StatusCode, Json<CreatedToken>), ApiError> {
@@ -114,14 +116,14 @@ pub(crate) async fn create_token(
         return invalid("expires_in_days must be between 1 and 3,650, or omitted".to_owned());
     }
     let secret = secret::generate(secret::SecretKind::Token);
-    let now_ms = app.clock.wall_ms();
+    let now_ms = accounts.clock.wall_ms();
     let account = actor.identity.account_id().ok_or(perfwatch_auth::AuthError::Unauthenticated)?;
     let token = Token {
         expires_ms: request.expires_in_days.map(|days| now_ms + days * DAY_MS),
         ..Token::new(secret::hash_secret(&secret), account, name, request.scope, now_ms)
     };
-    let guard = app.directory.begin_write(&actor).await?;
-    if tokens_of_caller(&app, &actor.identity).len() >= MAX_TOKENS_PER_ACCOUNT {
+    let guard = accounts.directory.begin_write(&actor).await?;
+    if tokens_of_caller(&accounts, &actor.identity).len() >= MAX_TOKENS_PER_ACCOUNT {
         return Err(ApiError::conflict(
             "too_many_tokens",
             format!("at most {MAX_TOKENS_PER_ACCOUNT} tokens are allowed; revoke one first"),
@@ -142,16 +144,17 @@ pub(crate) async fn create_token(
     responses((status = 204)),
 )]
 pub(crate) async fn delete_token(
-    State(app): State<Arc<App>>,
+    State(accounts): State<Arc<Accounts>>,
     Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    let guard = app.directory.begin_write(&actor).await?;
-    let token = tokens_of_caller(&app, &actor.identity).into_iter().find(|token| token.id.to_string() == id);
+    let guard = accounts.directory.begin_write(&actor).await?;
+    let token =
+        tokens_of_caller(&accounts, &actor.identity).into_iter().find(|token| token.id.to_string() == id);
     let token = token.ok_or_else(|| ApiError::not_found("token not found"))?;
     let entry =
         actor.audit_change("token.delete", format!("token {}", token.name), Some(&to_response(&token)), None);
-    let auth_snapshot = app.directory.snapshot();
+    let auth_snapshot = accounts.directory.snapshot();
     let owner = auth_snapshot.accounts.get(&token.account).map_or("", |account| &account.name);
     let actor_name = token_actor_name(&token.name, owner);
     let tx = Transaction::build(|tx| revoke_token(&auth_snapshot, &token, &actor_name, tx));

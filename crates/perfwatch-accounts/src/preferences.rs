@@ -1,6 +1,6 @@
 //! `/api/v1/auth/preferences`: preferences of the current user for the dashboard.
 
-use crate::app::App;
+use crate::Accounts;
 use axum::Json;
 use axum::extract::State;
 use perfwatch_auth::AuthError;
@@ -15,11 +15,11 @@ use std::sync::Arc;
     responses((status = 200, body = Preferences)),
 )]
 pub(crate) async fn get_preferences(
-    State(app): State<Arc<App>>,
+    State(accounts): State<Arc<Accounts>>,
     Caller(identity): Caller,
 ) -> Result<Json<Preferences>, ApiError> {
     let account = identity.account_id().ok_or(AuthError::Unauthenticated)?;
-    Ok(Json(app.directory.preferences(account).await?))
+    Ok(Json(accounts.directory.preferences(account).await?))
 }
 
 /// Replace the preferences of the current user
@@ -29,12 +29,12 @@ pub(crate) async fn get_preferences(
     responses((status = 200, body = Preferences), (status = 422)),
 )]
 pub(crate) async fn set_preferences(
-    State(app): State<Arc<App>>,
+    State(accounts): State<Arc<Accounts>>,
     Audited(actor): Audited,
     JsonBody(preferences): JsonBody<Preferences>,
 ) -> Result<Json<Preferences>, ApiError> {
     let invalid = |message| ApiError::unprocessable("invalid_preferences", message);
     preferences.validate().map_err(invalid)?;
-    app.directory.save_preferences(&actor, &preferences).await?;
+    accounts.directory.save_preferences(&actor, &preferences).await?;
     Ok(Json(preferences))
 }
