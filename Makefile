@@ -4,6 +4,9 @@
 CARGO ?= cargo
 NPM ?= npm --no-audit --no-fund --loglevel=error
 
+# The agent without the hub, with the features of dependencies that the whole workspace selects.
+LEAN_AGENT = --workspace --exclude perfwatch-bench --exclude perfwatch-fuzz --no-default-features --bin perfwatch-agent
+
 .PHONY: run test check bench docs web release clean deny
 
 run: web
@@ -19,7 +22,8 @@ web/dist/index.html: web/node_modules/.installed web/index.html web/vite.config.
 	cd web && $(NPM) run -s build
 	touch $@
 
-# Fast checks run first, browser tests last.
+# Fast checks run first, browser tests last. Tests of `deploy/` and of the browser run the binaries that the tests of
+# the workspace have built: building a single package selects other features of dependencies and compiles them again.
 test: check deny
 	scripts/ensure-postgres
 	scripts/ensure-sshd
@@ -29,7 +33,6 @@ test: check deny
 	$(CARGO) test --locked --workspace
 	cd web && $(NPM) run -s test
 	scripts/ensure-browser
-	$(CARGO) build --locked -p perfwatch
 	scripts/ensure-kubernetes-tools
 	target/tools/kubernetes/bin/python -m unittest discover --quiet --start-directory deploy/tests
 	cd web && $(NPM) run -s e2e
@@ -37,7 +40,7 @@ test: check deny
 check: web
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	$(CARGO) clippy --locked -p perfwatch --no-default-features --bin perfwatch-agent -- -D warnings
+	$(CARGO) clippy --locked $(LEAN_AGENT) -- -D warnings
 	cd web && $(NPM) run -s check
 
 bench: web
