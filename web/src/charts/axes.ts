@@ -3,6 +3,7 @@ import type uPlot from 'uplot'
 import { clock, clockShort, day, format, month, type Unit, year } from '../lib/format'
 import { t } from '../i18n'
 import { hubNow } from '../lib/hubClock'
+import { wallDate } from '../lib/zone'
 import type { Value } from '../live/columns'
 
 /** Tick distances of the y axis: powers of two for bytes, 1-2-5 for other units. */
@@ -40,10 +41,10 @@ export function label(value: number, unit: Unit): string {
 /** Label of a time tick; `spacing` is the distance between ticks in seconds. */
 export function formatTick(ms: number, spacing: number): string {
   if (spacing < 60) return clock(ms)
-  const at = new Date(ms)
+  const at = wallDate(ms)
   if (spacing >= 300 * 86_400) return year(ms)
-  if (spacing >= 25 * 86_400) return at.getMonth() === 0 ? year(ms) : month(ms)
-  return at.getHours() + at.getMinutes() === 0 ? day(ms) : clockShort(ms)
+  if (spacing >= 25 * 86_400) return at.getUTCMonth() === 0 ? year(ms) : month(ms)
+  return at.getUTCHours() + at.getUTCMinutes() === 0 ? day(ms) : clockShort(ms)
 }
 
 /** Whether rows are missing before the row at index `at`. */
@@ -84,7 +85,7 @@ const TIME_STEPS = [
 /** Times of at most `count` ticks in Unix seconds, at round local times, and their distance. */
 export function timeTicks(from: number, to: number, count: number): { ticks: number[]; spacing: number } {
   const spacing = TIME_STEPS.find((step) => (to - from) / step <= count) ?? TIME_STEPS.at(-1)!
-  const offset = new Date(from * 1000).getTimezoneOffset() * 60
+  const offset = from - wallDate(from * 1000).getTime() / 1000
   const ticks: number[] = []
   for (let tick = Math.ceil((from - offset) / spacing) * spacing + offset; tick <= to; tick += spacing) ticks.push(tick)
   return { ticks, spacing }

@@ -1,4 +1,5 @@
-// Display of numbers, durations and times: units from the metric catalog, times in the browser's zone.
+// Display of numbers, durations and times: units from the metric catalog, times in the zone of the page.
+import { wallDate, zone } from './zone'
 
 export type Unit =
   | 'percent'
@@ -97,11 +98,13 @@ export function duration(seconds: number | null | undefined): string {
 }
 
 const TWO = '2-digit'
-const SECONDS = new Intl.DateTimeFormat(undefined, { hourCycle: 'h23', hour: TWO, minute: TWO, second: TWO })
-const MINUTES = new Intl.DateTimeFormat(undefined, { hourCycle: 'h23', hour: TWO, minute: TWO })
-const DAY = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short' })
-const MONTH = new Intl.DateTimeFormat(undefined, { month: 'short' })
-const DATE_TIME = new Intl.DateTimeFormat(undefined, { hourCycle: 'h23', dateStyle: 'medium', timeStyle: 'medium' })
+const formatter = (options: Intl.DateTimeFormatOptions) =>
+  new Intl.DateTimeFormat(undefined, { timeZone: zone, hourCycle: 'h23', ...options })
+const SECONDS = formatter({ hour: TWO, minute: TWO, second: TWO })
+const MINUTES = formatter({ hour: TWO, minute: TWO })
+const DAY = formatter({ day: 'numeric', month: 'short' })
+const MONTH = formatter({ month: 'short' })
+const DATE_TIME = formatter({ dateStyle: 'medium', timeStyle: 'medium' })
 
 /** Time of day with seconds, such as 09:05:07. */
 export const clock = (ms: number) => SECONDS.format(ms)
@@ -115,8 +118,8 @@ export const day = (ms: number) => DAY.format(ms)
 /** Abbreviated month name, such as Nov. */
 export const month = (ms: number) => MONTH.format(ms)
 
-/** Four-digit year in the local zone. */
-export const year = (ms: number) => String(new Date(ms).getFullYear())
+/** Four-digit year. */
+export const year = (ms: number) => String(wallDate(ms).getUTCFullYear())
 
 /** Date and time of day with seconds. */
 export const dateTime = (ms: number) => DATE_TIME.format(ms)

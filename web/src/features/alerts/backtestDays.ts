@@ -1,5 +1,8 @@
-// Bars of a backtest: firings by hour or by day, in the time zone of the browser.
+// Bars of a backtest: firings by hour or by day, in the time zone of the page.
+import { startOfDay, wallDate, zone } from '../../lib/zone'
 import type { BacktestRange } from './useBacktest'
+
+const HOUR_MS = 3_600_000
 
 export interface FiringBar {
   fromMs: number
@@ -8,19 +11,16 @@ export interface FiringBar {
   label: string
 }
 
-const HOUR = new Intl.DateTimeFormat(undefined, { hour: '2-digit', hourCycle: 'h23' })
-const WEEKDAY = new Intl.DateTimeFormat(undefined, { weekday: 'short' })
-const DAY = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short' })
+const HOUR = new Intl.DateTimeFormat(undefined, { hour: '2-digit', hourCycle: 'h23', timeZone: zone })
+const WEEKDAY = new Intl.DateTimeFormat(undefined, { weekday: 'short', timeZone: zone })
+const DAY = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short', timeZone: zone })
 
 /** Start of the hour or of the day that is `steps` before the one that contains a time. */
 function startOf(ms: number, isHourly: boolean, steps: number): number {
-  const date = new Date(ms)
-  if (isHourly) date.setMinutes(0, 0, 0)
-  else date.setHours(0, 0, 0, 0)
   // Days have 23 to 25 hours.
-  if (isHourly) date.setHours(date.getHours() - steps)
-  else date.setDate(date.getDate() - steps)
-  return date.getTime()
+  if (!isHourly) return startOfDay(ms, -steps)
+  const wall = wallDate(ms).getTime()
+  return ms - (wall % HOUR_MS) - steps * HOUR_MS
 }
 
 function labelOf(ms: number, range: BacktestRange, fromEnd: number): string {

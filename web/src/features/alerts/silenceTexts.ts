@@ -4,6 +4,7 @@ import { useHosts } from '../../api/hosts'
 import { useApiQuery } from '../../api/query'
 import { t } from '../../i18n'
 import { dateTime } from '../../lib/format'
+import { fromWall, wallDate } from '../../lib/zone'
 import { dayName } from './display'
 
 export interface SilenceMatch {
@@ -46,12 +47,8 @@ export function scheduleText({ silence }: SilenceRow): string {
 
 export const endText = ({ silence }: SilenceRow) => (silence.ends_ms ? dateTime(silence.ends_ms) : t('alerts.silences.untilRemoved'))
 
-/** Value of an `<input type="datetime-local">`, in the zone of the browser. */
-export function toLocalInput(ms: number): string {
-  const date = new Date(ms)
-  const two = (value: number) => String(value).padStart(2, '0')
-  return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}T${two(date.getHours())}:${two(date.getMinutes())}`
-}
+/** Value of an `<input type="datetime-local">`, in the zone of the page. */
+export const toLocalInput = (ms: number) => wallDate(ms).toISOString().slice(0, 16)
 
 /** Time of an `<input type="datetime-local">`; null if it is empty. */
-export const fromLocalInput = (text: string) => (text ? new Date(text).getTime() : null)
+export const fromLocalInput = (text: string) => (text ? fromWall(Date.parse(`${text}Z`)) : null)

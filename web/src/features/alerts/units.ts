@@ -1,6 +1,7 @@
 // Units of the metric catalog in charts and form fields.
 import { messageText } from '../../i18n'
 import type { Unit } from '../../lib/format'
+import { zoneName } from '../../lib/zone'
 
 const CHART_UNITS: Unit[] = [
   'percent',
@@ -24,8 +25,8 @@ export function chartUnit(unit: string | undefined): Unit {
 /** Unit that is shown after the label of a number field; empty for counts. */
 export const unitSuffix = (unit: string | undefined) => messageText(`alerts.units.${unit}`) ?? ''
 
-/** Time zone of the browser; empty for UTC. */
+/** Time zone of the page; empty for UTC. */
 export function localTimeZone(): string {
-  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone
-  return zone === 'UTC' ? '' : zone
+  const name = zoneName()
+  return name === 'UTC' ? '' : name
 }

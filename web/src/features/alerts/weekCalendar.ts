@@ -1,6 +1,7 @@
-// Silences as events of a week in the time zone of the browser: one-off silences from start to end, weekly windows in
+// Silences as events of a week in the time zone of the page: one-off silences from start to end, weekly windows in
 // the time zone of their own.
 import type { SilenceRow, WeeklyWindow } from '../../api/types'
+import { fromWall, startOfDay, wallDate } from '../../lib/zone'
 import { DAYS } from './display'
 
 export const DAY_MS = 86_400_000
@@ -27,40 +28,10 @@ interface Period {
   toMs: number
 }
 
-/** Monday of the week of a time, at midnight of the browser's zone. */
-export function weekStart(ms: number): Date {
-  const date = new Date(ms)
-  date.setHours(0, 0, 0, 0)
-  date.setDate(date.getDate() - ((date.getDay() + 6) % 7))
-  return date
-}
+/** Monday of the week of a time, at midnight. */
+export const weekStart = (ms: number) => new Date(startOfDay(ms, -((wallDate(ms).getUTCDay() + 6) % 7)))
 
-export function addDays(date: Date, days: number): Date {
-  const next = new Date(date)
-  next.setDate(next.getDate() + days)
-  return next
-}
-
-const formats = new Map<string, Intl.DateTimeFormat>()
-
-/** Time of a zone as if it were UTC, for the difference to UTC. */
-function wallTime(ms: number, zone: string): number {
-  let format = formats.get(zone)
-  if (!format) {
-    const two = '2-digit'
-    const options = { year: 'numeric', month: two, day: two, hour: two, minute: two, second: two, hourCycle: 'h23' } as const
-    format = new Intl.DateTimeFormat('en-US', { ...options, timeZone: zone })
-    formats.set(zone, format)
-  }
-  const part = Object.fromEntries(format.formatToParts(ms).map(({ type, value }) => [type, Number(value)]))
-  return Date.UTC(part.year!, part.month! - 1, part.day, part.hour, part.minute, part.second)
-}
-
-/** Time at which the clocks of a zone show a wall time. At a change of the clocks, one of the possible times. */
-function fromWallTime(wallMs: number, zone: string): number {
-  const guess = wallMs - (wallTime(wallMs, zone) - wallMs)
-  return guess - (wallTime(guess, zone) - wallMs)
-}
+export const addDays = (date: Date, days: number) => new Date(startOfDay(date.getTime(), days))
 
 const minutesOf = (time: string) => {
   const [hours = 0, minutes = 0] = time.split(':').map(Number)
@@ -74,12 +45,12 @@ function weeklyPeriods(window: WeeklyWindow, fromMs: number, toMs: number): Peri
   const days = new Set(window.days)
   const periods: Period[] = []
   // A day of the zone may begin before the range and end in it.
-  for (let day = Math.floor(wallTime(fromMs, zone) / DAY_MS) - 1; day * DAY_MS < wallTime(toMs, zone); day++) {
+  for (let day = Math.floor(wallDate(fromMs, zone).getTime() / DAY_MS) - 1; day * DAY_MS < wallDate(toMs, zone).getTime(); day++) {
     // 1970 began on a Thursday.
     if (days.size && !days.has(DAYS[(((day + 3) % 7) + 7) % 7]!)) continue
     const start = day * DAY_MS + from * MINUTE_MS
     const end = day * DAY_MS + to * MINUTE_MS + (to > from ? 0 : DAY_MS)
-    periods.push({ fromMs: fromWallTime(start, zone), toMs: fromWallTime(end, zone) })
+    periods.push({ fromMs: fromWall(start, zone), toMs: fromWall(end, zone) })
   }
   return periods.filter((period) => period.fromMs < toMs && period.toMs > fromMs)
 }

@@ -189,5 +189,8 @@ export const hubSettings = {
     patternsNote: 'Hatches critical and warning marks, in addition to color and shape.',
     full: 'Names',
     icons: 'Icons',
+    zone: 'Time zone',
+    zoneNote: 'Of all times that are shown and typed.',
+    browserZone: 'Browser ({zone})',
   },
 } as const
