@@ -173,3 +173,14 @@ fn verified_install_command_rejects_changed_files() {
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && error.contains("SHA-256 mismatch"), "{error}");
 }
+
+#[test]
+fn answers_that_depend_on_the_caller_are_not_cached() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    let authorization = format!("Bearer {}", hub.token);
+    for path in ["/metrics", "/api/v1/hosts", "/api/v1/unknown", "/api/metrics/recent?host=x"] {
+        let response = send(&hub.address, "GET", path, &[("Authorization", &authorization)], &Value::Null);
+        assert!(response.to_lowercase().contains("\r\ncache-control: no-store\r\n"), "{path}: {response}");
+    }
+}

@@ -254,4 +254,9 @@ fn limited_administrator_cannot_lift_the_limit() {
     assert_eq!(request("PATCH", &created, json!({ "host_tags": ["team=a"] })).status, 200);
     assert_eq!(request("PATCH", &created, json!({ "host_tags": [] })).code(), "forbidden");
     assert_eq!(request("DELETE", &created, Value::Null).status, 204);
+    // The list has the accounts that may be changed.
+    let listed = request("GET", "/api/v1/users", Value::Null).body["users"].clone();
+    let names: Vec<&str> =
+        listed.as_array().unwrap().iter().map(|user| user["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["limited"], "{listed}");
 }

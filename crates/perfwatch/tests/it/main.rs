@@ -10,6 +10,7 @@
 mod access;
 mod agentless;
 mod alerting;
+mod audit;
 mod body_limit;
 mod cli;
 mod collect;

@@ -215,3 +215,29 @@ fn loopback_and_metadata_addresses_are_refused_unless_allowed() {
     // The recorders are reached as soon as the setting allows it.
     assert!(http.next_request_within(Duration::ZERO).is_none() && mail.next_within(Duration::ZERO).is_none());
 }
+
+/// The secret of a mail server belongs to its address, port and encryption.
+#[test]
+fn mail_password_is_not_sent_to_another_port_or_without_encryption() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    let mut channel = mail_channel(465, "ops@example.org", "tls");
+    channel["settings"]["user"] = "perfwatch".into();
+    channel["settings"]["password"] = "s3cret".into();
+    let created = hub.request("POST", "/api/v1/channels", &hub.token, &channel);
+    assert_eq!(created.status, 201, "{}", created.text);
+    let path = format!("/api/v1/channels/{}", created.body["id"].as_str().unwrap());
+    let change = |field: &str, value: &str, password: Option<&str>| {
+        let mut changed = channel.clone();
+        changed["settings"]["password"] = password.into();
+        changed["settings"].as_object_mut().unwrap().retain(|_, value| !value.is_null());
+        changed["settings"][field] = value.into();
+        hub.request("PUT", &path, &hub.token, &changed)
+    };
+    for (field, value) in [("server", "192.0.2.9"), ("port", "2525"), ("security", "none")] {
+        let refused = change(field, value, None).text;
+        assert!(refused.contains("required because the server changed"), "{field}: {refused}");
+    }
+    assert_eq!(change("to", "other@example.org", None).status, 200);
+    assert_eq!(change("port", "2525", Some("s3cret")).status, 200);
+}
