@@ -106,8 +106,8 @@ impl Health {
     }
 }
 
-/// Runs the hostile senders for `seconds` beside `hosts` agents and `viewers` WebSocket clients: all attacks, or those
-/// whose names contain `only`.
+/// Runs the hostile senders for `seconds` beside `hosts` agents and `viewers` WebSocket clients: all attacks, those
+/// whose names contain `only`, or one after the other for `each`.
 pub(crate) fn run(seconds: u64, hosts: u64, viewers: u64, only: &str) -> anyhow::Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let scratch = Scratch::new("hostile")?;
@@ -127,10 +127,18 @@ pub(crate) fn run(seconds: u64, hosts: u64, viewers: u64, only: &str) -> anyhow:
         std::thread::sleep(WARM_UP);
         let idle_mb = hub.resident_mb()?;
         health.print("before");
-        health.reset(clock.monotonic());
-        let status = attack_process(&hub, &credentials, &mallory, &names, (seconds, only));
+        let (mut status, mut max) = (Ok(()), Peak::default());
+        for (only, exact) in selection(only) {
+            health.reset(clock.monotonic());
+            let config = json!({ "seconds": seconds, "only": only, "exact": exact });
+            status = status.and(attack_process(&hub, &credentials, &mallory, &names, config));
+            let peak = *lock(&health.max_resident_mb);
+            if exact {
+                println!("  {only}: maximum {:.0} MB (second {})", peak.value, peak.at_s);
+            }
+            max.add(peak.value, peak.at_s);
+        }
         health.print("under attack");
-        let max = *lock(&health.max_resident_mb);
         println!("  memory: idle {idle_mb:.0} MB, maximum {:.0} MB (second {})", max.value, max.at_s);
         let drained = clock.monotonic() + DRAIN_TIMEOUT;
         while agents.backlog() > 1 && clock.monotonic() < drained && hub.is_running() {
@@ -149,16 +157,35 @@ pub(crate) fn run(seconds: u64, hosts: u64, viewers: u64, only: &str) -> anyhow:
     Ok(())
 }
 
+/// Attacks of all senders.
+fn attacks() -> impl Iterator<Item = &'static attack::Attack> {
+    agent::ATTACKS.iter().chain(viewer::ATTACKS).chain(operator::ATTACKS)
+}
+
+/// Rounds of attacks: the attacks whose names contain a text at once, or each alone for `each`.
+fn selection(only: &str) -> Vec<(&str, bool)> {
+    match only {
+        "each" => attacks().map(|(name, _)| (*name, true)).collect(),
+        _ => vec![(only, false)],
+    }
+}
+
 /// Runs the hostile senders in a process with a lower priority: elsewhere they have their own processors.
 fn attack_process(
     hub: &HubProcess,
     (secret, enrollment): &(String, String),
     [viewer, operator]: &[String; 2],
     names: &[String],
-    (seconds, only): (u64, &str),
+    mut config: serde_json::Value,
 ) -> anyhow::Result<()> {
-    let config = json!({ "url": hub.url, "address": hub.address, "agent": secret, "enrollment": enrollment,
-        "viewer": viewer, "operator": operator, "names": names, "seconds": seconds, "only": only });
+    let seconds = config["seconds"].as_u64().unwrap_or_default();
+    let rest = json!({ "url": hub.url, "address": hub.address, "agent": secret, "enrollment": enrollment,
+        "viewer": viewer, "operator": operator, "names": names });
+    config
+        .as_object_mut()
+        .zip(rest.as_object().cloned())
+        .into_iter()
+        .for_each(|(all, rest)| all.extend(rest));
     let mut child = Command::new("nice")
         .args(["-n", "10"])
         .arg(std::env::current_exe()?)
@@ -184,8 +211,8 @@ pub(crate) fn attack() -> anyhow::Result<()> {
     let config: serde_json::Value = serde_json::from_str(&std::env::var("BENCH_ATTACK")?)?;
     let attacker = Arc::new(Attacker::new(&config)?);
     let only = config["only"].as_str().unwrap_or_default();
-    let attacks = agent::ATTACKS.iter().chain(viewer::ATTACKS).chain(operator::ATTACKS);
-    let attacks = attacks.filter(|(name, _)| name.contains(only));
+    let is_exact = config["exact"].as_bool().unwrap_or_default();
+    let attacks = attacks().filter(|(name, _)| if is_exact { *name == only } else { name.contains(only) });
     let spawn = |(name, function): &'static attack::Attack| {
         let attacker = attacker.clone();
         std::thread::spawn(move || function(&attacker, name))

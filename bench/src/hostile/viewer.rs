@@ -1,6 +1,6 @@
 //! Hostile viewer: an API token that may read.
 
-use super::agent::HOST_NAME;
+use super::agent::HOST_ID;
 use super::attack::{Attack, Attacker};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::json;
@@ -113,9 +113,9 @@ fn many_selections(attacker: &Attacker, attack: &'static str) {
 fn recent(attacker: &Attacker, attack: &'static str) {
     let metrics = "network.rx_bytes,".repeat(400);
     let paths = [
-        format!("/api/metrics/recent?host={HOST_NAME}"),
-        format!("/api/metrics/recent?host={HOST_NAME}&metric=network.rx_bytes,network.tx_bytes"),
-        format!("/api/metrics/recent?host={HOST_NAME}&metric={metrics}"),
+        format!("/api/metrics/recent?host={HOST_ID}"),
+        format!("/api/metrics/recent?host={HOST_ID}&metric=network.rx_bytes,network.tx_bytes"),
+        format!("/api/metrics/recent?host={HOST_ID}&metric={metrics}"),
     ];
     attacker.repeat(attack, |http, number| {
         attacker.get(http, &paths[number as usize % paths.len()], &attacker.viewer)
@@ -124,7 +124,7 @@ fn recent(attacker: &Attacker, attack: &'static str) {
 
 fn all_series(attacker: &Attacker, attack: &'static str) {
     let paths = ["*", "network.*", "network.rx_bytes", "*{*},*,network.*"]
-        .map(|metric| format!("/api/v1/hosts/{HOST_NAME}/series?metric={metric}&from=-30d&points=100000"));
+        .map(|metric| format!("/api/v1/hosts/{HOST_ID}/series?metric={metric}&from=-30d&points=100000"));
     attacker.repeat(attack, |http, number| {
         attacker.get(http, &paths[number as usize % paths.len()], &attacker.viewer)
     });
@@ -133,7 +133,7 @@ fn all_series(attacker: &Attacker, attack: &'static str) {
 fn export(attacker: &Attacker, attack: &'static str) {
     attacker.repeat(attack, |http, number| {
         let format = if number % 2 == 0 { "csv" } else { "jsonl" };
-        let path = format!("/api/v1/hosts/{HOST_NAME}/export?format={format}&from=-30d&tier=raw");
+        let path = format!("/api/v1/hosts/{HOST_ID}/export?format={format}&from=-30d&tier=raw");
         attacker.get(http, &path, &attacker.viewer)
     });
 }
@@ -148,7 +148,7 @@ fn incident_searches(attacker: &Attacker, attack: &'static str) {
 
 fn slow_reads(attacker: &Attacker, attack: &'static str) {
     let request = format!(
-        "GET /api/v1/hosts/{HOST_NAME}/series?metric=*&from=-1h HTTP/1.1\r\n\
+        "GET /api/v1/hosts/{HOST_ID}/series?metric=*&from=-1h HTTP/1.1\r\n\
          Host: hub\r\nAuthorization: {}\r\n\r\n",
         attacker.viewer
     );
