@@ -216,6 +216,7 @@ const DEPENDENCY_OWNERS: Dependencies = &[
     ("clap", &["perfwatch"]),
     ("rust-embed", &["perfwatch-http"]),
     ("ratatui", &["perfwatch-terminal"]),
+    ("tikv-jemallocator", &["perfwatch"]),
 ];
 
 /// Dependencies of every manifest, by crate.
