@@ -30,7 +30,7 @@ pub(crate) fn compress_payload(rows: &[u8]) -> Vec<u8> {
     payload
 }
 
-/// Decodes a payload. Rows with an unknown shape are skipped and logged.
+/// Decodes a payload into its rows, and the shapes that `shapes` does not know: their rows are left out.
 ///
 /// # Errors
 /// Returns [`StoreError::Rejected`] for bytes that [`compress_rows`] did not write.
@@ -39,7 +39,7 @@ pub(crate) fn decode_payload(
     payload: &[u8],
     shapes: &dyn Fn(ShapeId) -> Option<Arc<Shape>>,
     texts: &StringInterner,
-) -> Result<Vec<HeadSnapshot>, StoreError> {
+) -> Result<(Vec<HeadSnapshot>, Vec<ShapeId>), StoreError> {
     let unreadable =
         |reason: &str| StoreError::Rejected(format!("head row {arrival} is unreadable: {reason}"));
     let (Some(&VERSION), Some(length)) = (payload.first(), payload.get(1..5)) else {
@@ -52,7 +52,7 @@ pub(crate) fn decode_payload(
     let bytes =
         zstd::bulk::decompress(&payload[5..], length).map_err(|error| unreadable(&error.to_string()))?;
     let mut remaining = bytes.as_slice();
-    let mut rows = Vec::new();
+    let (mut rows, mut unknown) = (Vec::new(), Vec::new());
     while !remaining.is_empty() {
         let (Some(host), Some(length)) =
             (remaining.get(..16).and_then(HostId::from_bytes), remaining.get(16..20))
@@ -68,12 +68,17 @@ pub(crate) fn decode_payload(
             Ok(snapshot) => {
                 rows.push(HeadSnapshot { arrival, row: SnapshotRow { host, snapshot: Arc::new(snapshot) } });
             }
-            Err(error @ WireError::UnknownShape(_)) => {
-                tracing::error!(%error, arrival, "head row is unreadable; skipping it");
-            }
+            Err(WireError::UnknownShape(id)) => unknown.push(id),
             Err(error) => return Err(unreadable(&error.to_string())),
         }
         remaining = &remaining[end..];
     }
-    Ok(rows)
+    Ok((rows, unknown))
+}
+
+/// Logs rows whose shapes the database does not have: they cannot be read.
+pub(crate) fn log_unknown_shapes(arrival: i64, unknown: &[ShapeId]) {
+    for shape in unknown {
+        tracing::error!(%shape, arrival, "head row has an unknown shape; skipping it");
+    }
 }

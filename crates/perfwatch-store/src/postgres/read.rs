@@ -19,7 +19,6 @@ use deadpool_postgres::GenericClient;
 use perfwatch_model::{HostId, Shape, ShapeId, StringInterner};
 use perfwatch_tsdb::plan::{PlanSegment, TierState};
 use perfwatch_tsdb::{BlockHeader, FormatError, Projection, Projector, Tier};
-use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 use tokio_postgres::{Error, IsolationLevel, Row as SqlRow};
@@ -42,34 +41,17 @@ pub(super) async fn head(
         };
         after = row.get(0);
         let payload: &[u8] = row.get(1);
-        let (decoded, missing) = decompress_cached(inner, after, payload, &texts)?;
-        if missing.is_empty() {
-            rows.extend(decoded);
-            continue;
+        let decode = || head_payload::decode_payload(after, payload, &|id| inner.shapes.get(id), &texts);
+        let (mut decoded, mut unknown) = decode()?;
+        if !unknown.is_empty() {
+            // Not cached yet.
+            inner.load_shapes(&client, unknown.into_iter()).await.map_err(|error| unavailable(&error))?;
+            (decoded, unknown) = decode()?;
+            head_payload::log_unknown_shapes(after, &unknown);
         }
-        inner.load_shapes(&client, missing.into_iter()).await.map_err(|error| unavailable(&error))?;
-        rows.extend(head_payload::decode_payload(after, payload, &|id| inner.shapes.get(id), &texts)?);
+        rows.extend(decoded);
     }
     Ok(rows)
-}
-
-/// Rows that cached shapes can decode, and the shapes that are not cached.
-fn decompress_cached(
-    inner: &PostgresInner,
-    arrival: i64,
-    payload: &[u8],
-    texts: &StringInterner,
-) -> Result<(Vec<HeadSnapshot>, Vec<ShapeId>), StoreError> {
-    let missing = RefCell::new(Vec::new());
-    let shapes = |id| {
-        let cached = inner.shapes.get(id);
-        if cached.is_none() {
-            missing.borrow_mut().push(id);
-        }
-        cached
-    };
-    let rows = head_payload::decode_payload(arrival, payload, &shapes, texts)?;
-    Ok((rows, missing.into_inner()))
 }
 
 /// Reads the watermarks; a lock clause holds them until the transaction ends.

@@ -40,7 +40,9 @@ pub(super) fn head(
         let arrival = commit.get(0).map_err(unavailable)?;
         let payload: Vec<u8> = commit.get(1).map_err(unavailable)?;
         let shapes = |id| inner.shape(connection, id).ok().flatten();
-        rows.extend(head_payload::decode_payload(arrival, &payload, &shapes, &texts)?);
+        let (decoded, unknown) = head_payload::decode_payload(arrival, &payload, &shapes, &texts)?;
+        head_payload::log_unknown_shapes(arrival, &unknown);
+        rows.extend(decoded);
     }
     Ok(rows)
 }
