@@ -65,6 +65,8 @@ pub(crate) struct App {
     pub(crate) metrics: Arc<SelfMetrics>,
     /// Memory limits of ingest requests.
     pub(crate) ingest_memory: IngestMemory,
+    /// Cancelled before the hub shuts down: it still serves, and clients move to other hubs.
+    pub(crate) draining: CancellationToken,
     /// Cancelled when the hub shuts down.
     pub(crate) stop: CancellationToken,
     /// WebSocket tasks, which outlive their HTTP request; shutdown waits for them.

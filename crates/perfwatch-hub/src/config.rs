@@ -32,6 +32,8 @@ pub struct HubConfig {
     pub trusted_proxies: Vec<IpNet>,
     /// `max-age` of HTTP Strict Transport Security; `None` sends no such header.
     pub hsts: Option<Duration>,
+    /// Time between the request to stop and the end of the listener.
+    pub shutdown_delay: Duration,
     /// Certificate and key; without them the hub serves plain HTTP.
     pub tls: Option<TlsFiles>,
     /// Whether an agent runs in the same process.
@@ -101,6 +103,7 @@ impl Default for HubConfig {
             public_url: None,
             trusted_proxies: Vec::new(),
             hsts: None,
+            shutdown_delay: Duration::ZERO,
             tls: None,
             initial_admin: None,
             oidc: None,
@@ -120,6 +123,9 @@ impl Default for HubConfig {
         }
     }
 }
+
+/// Longest time between the request to stop and the end of the listener.
+const MAX_SHUTDOWN_DELAY: Duration = Duration::from_mins(5);
 
 /// Setting with an invalid value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -171,6 +177,10 @@ impl HubConfig {
     pub fn validate(&self) -> Result<(), HubConfigError> {
         if let Some(url) = &self.public_url {
             self.validate_public_url(url)?;
+        }
+        if self.shutdown_delay > MAX_SHUTDOWN_DELAY {
+            let message = format!("{:?} is more than 5m", self.shutdown_delay);
+            return Err(HubConfigError { key: "shutdown_delay", message });
         }
         self.history.validate().map_err(|(key, message)| HubConfigError { key, message })?;
         if let Some(interval) = self.interval

@@ -86,7 +86,9 @@ pub struct Hub {
     /// Plain-text listener for the embedded agent, if the public listener uses TLS.
     loopback_address: Option<SocketAddr>,
     public_url: Option<String>,
+    draining: CancellationToken,
     stop: CancellationToken,
+    shutdown_delay: Duration,
     tasks: TaskTracker,
     directory: Arc<AuthDirectory>,
     tls: bool,
@@ -125,7 +127,8 @@ impl Hub {
             create_initial_admin(&directory, admin).await?;
         }
         let security = (directory.clone(), keyring);
-        let process = (address, stop.clone(), tasks.clone());
+        let public_address = Arc::new(public_address(&config, address));
+        let process = (public_address, stop.clone(), tasks.clone());
         let (app, cache) = build_app(config, deps, security, process).await?;
         app.history.start(&tasks, &stop);
         app.alerting.start(&tasks, &stop);
@@ -139,16 +142,8 @@ impl Hub {
         let hosts = app.hosts.clone();
         tasks.spawn(recorder.run(move || hosts.count(), stop.clone()));
         let tls = app.config.tls.is_some();
-        if !tls && !address.ip().is_loopback() && app.config.trusted_proxies.is_empty() {
-            tracing::warn!(
-                %address,
-                "TLS is disabled; passwords and data are sent unencrypted. Set hub.tls or use a TLS proxy"
-            );
-        }
-        if let Some(fault) = local_links(&app.public_address) {
-            tracing::warn!(base_url = %fault.received, "notification links are limited to this machine; set hub.public_url");
-        }
-        let config = app.config.clone();
+        warn_of_exposure(&app, address);
+        let (config, draining) = (app.config.clone(), app.draining.clone());
         let public_url = app.public_address.public_url.as_ref().map(ToString::to_string);
         let router = router(app);
         let loopback_address = match tls && config.embedded_agent {
@@ -161,7 +156,19 @@ impl Hub {
             serve(listener, Listener::Public, router, listener_config, &stop).map_err(HubError::Tls)?;
         let server = tokio::spawn(serving);
         tracing::info!(%address, tls, "hub started");
-        Ok(Self { address, loopback_address, public_url, stop, tasks, directory, tls, server, reload })
+        Ok(Self {
+            address,
+            loopback_address,
+            public_url,
+            draining,
+            stop,
+            shutdown_delay: config.shutdown_delay,
+            tasks,
+            directory,
+            tls,
+            server,
+            reload,
+        })
     }
 
     /// Loads the TLS certificate again, without waiting for the periodic check of its files.
@@ -197,8 +204,17 @@ impl Hub {
         Some(format!("{base_url}/setup#{secret}"))
     }
 
-    /// Stops accepting requests, closes WebSockets, and waits for both at most `DRAIN_TIMEOUT`.
+    /// Reports that it is not ready for the shutdown delay. Then stops accepting requests, closes WebSockets, and
+    /// waits for both at most `DRAIN_TIMEOUT`.
     pub async fn stop(self) {
+        self.draining.cancel();
+        if !self.shutdown_delay.is_zero() {
+            tracing::info!(
+                delay_s = self.shutdown_delay.as_secs(),
+                "hub is draining; clients move to other hubs"
+            );
+            tokio::time::sleep(self.shutdown_delay).await;
+        }
         self.stop.cancel();
         self.tasks.close();
         let drained = async {
@@ -214,12 +230,25 @@ impl Hub {
     }
 }
 
+/// Logs settings that expose passwords, or make links useless for others.
+fn warn_of_exposure(app: &App, address: SocketAddr) {
+    if app.config.tls.is_none() && !address.ip().is_loopback() && app.config.trusted_proxies.is_empty() {
+        tracing::warn!(
+            %address,
+            "TLS is disabled; passwords and data are sent unencrypted. Set hub.tls or use a TLS proxy"
+        );
+    }
+    if let Some(fault) = local_links(&app.public_address) {
+        tracing::warn!(base_url = %fault.received, "notification links are limited to this machine; set hub.public_url");
+    }
+}
+
 /// Creates the services and loads their state from the store.
 async fn build_app(
     config: HubConfig,
     deps: HubDependencies,
     (directory, keyring): (Arc<AuthDirectory>, Arc<Keyring>),
-    (address, stop, tasks): (SocketAddr, CancellationToken, TaskTracker),
+    (public_address, stop, tasks): (Arc<PublicAddress>, CancellationToken, TaskTracker),
 ) -> Result<(Arc<App>, Arc<Cache>), HubError> {
     let HubDependencies { store, clock, catalog, notifier, remote_collector, workers } = deps;
     let metrics = Arc::new(SelfMetrics::new(workers.metrics().clone(), clock.clone()));
@@ -227,7 +256,6 @@ async fn build_app(
     let (live_feed, hosts) = (Arc::new(LiveFeed::new()), Arc::new(HostRegistry::open(store.clone()).await?));
     let history = open_history(&store, &clock, (&config, &metrics), &hosts, &live_feed).await?;
     let (settings, rate_limiters) = open_settings(&config, (&store, &clock), &history, &directory).await?;
-    let public_address = Arc::new(public_address(&config, address));
     let accounts = open_accounts(&config, (&clock, &directory), &public_address).await?;
     let alerting_deps = AlertingDeps {
         store: store.clone(),
@@ -285,6 +313,7 @@ async fn build_app(
         queries: QueryEngine::new(queries),
         metrics,
         ingest_memory: IngestMemory::default(),
+        draining: CancellationToken::new(),
         stop,
         tasks,
     };

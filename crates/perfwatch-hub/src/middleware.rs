@@ -16,11 +16,26 @@ use perfwatch_http::public_address::BaseUrl;
 use perfwatch_http::public_address::RequestAddress;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 /// Route that alone accepts `?token=`: browsers cannot set headers of WebSocket requests.
 const QUERY_TOKEN_ROUTE: &str = "/api/ws/metrics";
 /// Routes of WebSocket handshakes.
 const WEBSOCKET_ROUTES: [&str; 2] = [QUERY_TOKEN_ROUTE, "/api/ws/probe"];
+
+/// Closes each connection after its response while the hub drains, so that the next request reaches another hub.
+pub(crate) async fn close_when_draining(
+    State(draining): State<CancellationToken>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let mut response = next.run(request).await;
+    // The responses of WebSocket handshakes have their own value.
+    if draining.is_cancelled() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
 
 /// Rejects requests that are not authorized; adds the caller's identity and address to the others.
 pub(crate) async fn auth_middleware(

@@ -23,7 +23,7 @@ pub(crate) async fn healthz() -> &'static str {
     responses((status = 200, body = String, content_type = "text/plain")),
 )]
 pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, ApiError> {
-    if app.stop.is_cancelled() {
+    if app.draining.is_cancelled() {
         return Err(ApiError::unavailable("shutting_down", "hub is shutting down", 5));
     }
     if app.history.ingest_blocked().is_some() {

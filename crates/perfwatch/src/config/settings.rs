@@ -37,6 +37,11 @@ pub const SETTINGS: &[(&str, &str)] = &[
         "`max-age` of HTTP Strict Transport Security, such as `365d`, sent over HTTPS. Browsers then refuse \
          plain HTTP on every port of the host name, other hubs included; empty: not sent.",
     ),
+    (
+        "hub.shutdown_delay",
+        "Time between a signal to stop and the end of the listener, at most `5m`: `/readyz` fails, so that load \
+         balancers send new connections to other hubs, and each response closes its connection; `0s` for a single hub.",
+    ),
     ("hub.tls.cert", "TLS certificate chain (PEM); reloaded on change."),
     ("hub.tls.key", "TLS private key (PEM)."),
     ("hub.admin.name", "Name of the initial administrator."),
@@ -186,6 +191,7 @@ pub struct HubSettings {
     pub trusted_proxies: Vec<String>,
     pub allowed_targets: Vec<String>,
     pub hsts: Option<Duration>,
+    pub shutdown_delay: Duration,
     pub tls: TlsSettings,
     pub admin: AdminSettings,
     pub oidc: OidcSettings,
@@ -361,6 +367,7 @@ impl Default for HubSettings {
             trusted_proxies: Vec::new(),
             allowed_targets: Vec::new(),
             hsts: None,
+            shutdown_delay: Duration(time::Duration::ZERO),
             tls: TlsSettings::default(),
             admin: AdminSettings::default(),
             oidc: OidcSettings::default(),

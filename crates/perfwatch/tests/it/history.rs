@@ -19,7 +19,7 @@ fn snapshot(host: &str, seq: u64, at_ms: i64) -> Value {
 }
 
 /// Returns the stored sequence numbers of a host, in the order of the export.
-fn exported(hub: &TestHub, host: &str) -> Vec<u64> {
+pub(crate) fn exported(hub: &TestHub, host: &str) -> Vec<u64> {
     let text =
         hub.get(&format!("/api/v1/hosts/{host}/export?format=jsonl&from=-6h&to={}", now_ms() + 60_000)).text;
     let seq = |line: &str| serde_json::from_str::<Value>(line).unwrap()["seq"].as_u64().unwrap();

@@ -42,6 +42,7 @@ mod proxies;
 mod queries;
 mod reads;
 mod rights;
+mod rolling_update;
 mod server_import;
 mod ssh_secrets;
 mod support;

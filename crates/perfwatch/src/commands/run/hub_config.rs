@@ -48,6 +48,7 @@ pub(super) fn hub_config(settings: &Settings) -> anyhow::Result<HubConfig> {
             .collect::<Result<_, _>>()?,
         outbound: outbound_policy(&hub.allowed_targets)?,
         hsts: hub.hsts.map(|max_age| max_age.0).filter(|max_age| !max_age.is_zero()),
+        shutdown_delay: hub.shutdown_delay.0,
         tls,
         initial_admin,
         session_lifetimes: SessionLifetimes {
