@@ -51,8 +51,9 @@ impl HostRecord {
 pub struct HostRepository<'a>(&'a mut Transaction);
 
 impl HostRepository<'_> {
-    /// Deletes the host. Its history stays until retention deletes it.
+    /// Deletes the host with its availability. Its history stays until retention deletes it.
     pub fn delete(&mut self, id: HostId) {
+        self.0.push(SqlStatement::new("DELETE FROM availability_day WHERE host = $1", [id.0.into()]));
         self.0.push(SqlStatement::new("DELETE FROM host WHERE id = $1", [id.0.into()]).require_row());
     }
 }

@@ -37,6 +37,7 @@ mod shape_use;
 pub mod shares;
 mod sql;
 mod sqlite;
+pub mod status_pages;
 mod store;
 mod transaction;
 mod write;

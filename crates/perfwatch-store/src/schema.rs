@@ -49,7 +49,7 @@ const fn table(name: &'static str, backup: BackupMode) -> TableInfo {
 }
 
 /// All tables of the schema. A test compares the list with the migrations of both engines.
-pub(crate) const TABLES: [TableInfo; 33] = [
+pub(crate) const TABLES: [TableInfo; 35] = [
     table("host", BackupMode::Full),
     table("shape", BackupMode::Full),
     table("head", BackupMode::Head),
@@ -83,6 +83,8 @@ pub(crate) const TABLES: [TableInfo; 33] = [
     table("collection", BackupMode::Renumbered),
     table("collection_job", BackupMode::Excluded),
     table("saved_view", BackupMode::Full),
+    table("status_page", BackupMode::Full),
+    table("availability_day", BackupMode::Full),
 ];
 
 /// Tables whose rows are not part of a backup.

@@ -10,6 +10,7 @@ mod postgres;
 mod saved_views;
 mod servers;
 mod sqlite;
+mod status_pages;
 mod support;
 mod tls;
 
@@ -23,4 +24,5 @@ async fn run_all_cases(store: &Arc<dyn Store>) {
     incidents::run_cases(store).await;
     servers::run_cases(store).await;
     saved_views::run_cases(store).await;
+    status_pages::run_cases(store).await;
 }
