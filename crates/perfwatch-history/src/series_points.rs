@@ -10,7 +10,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
 /// Maximum number of gaps in a result.
-pub(crate) const MAX_GAPS: usize = 1_000;
+pub const MAX_GAPS: usize = 1_000;
 
 /// Maximum number of points of a result: twice the limit of a plan, because series may have appeared since.
 pub(crate) const MAX_GRID_POINTS: usize = 2 * MAX_RESULT_POINTS;

@@ -2,7 +2,8 @@
 
 use super::History;
 use super::read::JoinedSeries;
-use super::series_points::{MAX_GAPS, gap_markers};
+pub use super::series_points::MAX_GAPS;
+use super::series_points::gap_markers;
 use super::task::{CancelOnDrop, MAX_PART_CELLS, run_held};
 use perfwatch_model::{HostFacts, HostId};
 use perfwatch_store::{BlockContent, HeldPermits, ReadBounds, StoreError};
@@ -41,6 +42,8 @@ pub struct FactsChange {
 /// Events of a host that its rows contain, oldest first. The newest remain if there are too many.
 #[derive(Debug, Default)]
 pub struct HostTimeline {
+    /// Times of the first and of the last row, Unix milliseconds; `None` without rows.
+    pub rows_ms: Option<(i64, i64)>,
     /// Times without rows.
     pub gaps: Vec<Gap>,
     /// Reboots. Only raw rows contain the boot id.
@@ -97,6 +100,10 @@ impl TimelineBuilder {
     fn add(mut self, joined: &JoinedSeries, part: (i64, i64)) -> Self {
         let mut markers: Vec<GapMarker> = self.last_marker.into_iter().collect();
         markers.extend(gap_markers(joined, part, self.interval_ms));
+        if let (Some(first), Some(last)) = (markers.first(), markers.last()) {
+            let first_ms = self.timeline.rows_ms.map_or(first.at_ms, |(first_ms, _)| first_ms);
+            self.timeline.rows_ms = Some((first_ms, last.at_ms));
+        }
         self.last_marker = markers.last().copied();
         let reboots = markers.windows(2).filter_map(|pair| match (pair[0].sequence, pair[1].sequence) {
             (Some((before, _)), Some((after, _))) if before != after => {

@@ -39,10 +39,7 @@ pub enum CollectionMethod {
 impl Host {
     /// Status at a time of the hub's clock, in Unix milliseconds.
     pub fn status(&self, now_ms: i64) -> HostStatus {
-        let grace_ms = match self.arrival_interval_ms() {
-            0 => UNKNOWN_INTERVAL_GRACE_MS,
-            interval_ms => (MAX_MISSED_INTERVALS * i64::from(interval_ms)).max(MIN_GRACE_MS),
-        };
+        let grace_ms = self.grace_ms();
         match self.last_seen_ms {
             _ if self.poll_schedule.is_some_and(|schedule| !schedule.enabled) => HostStatus::Disabled,
             // Has history, but sent nothing since this hub started.
@@ -51,6 +48,19 @@ impl Host {
             Some(seen_ms) if now_ms - seen_ms <= grace_ms => HostStatus::Online,
             Some(_) => HostStatus::NoData,
         }
+    }
+
+    /// Time without a snapshot after which the host has no data, in milliseconds.
+    pub fn grace_ms(&self) -> i64 {
+        match self.arrival_interval_ms() {
+            0 => UNKNOWN_INTERVAL_GRACE_MS,
+            interval_ms => (MAX_MISSED_INTERVALS * i64::from(interval_ms)).max(MIN_GRACE_MS),
+        }
+    }
+
+    /// Time of the newest known snapshot, clock of the host, Unix milliseconds.
+    pub fn newest_ms(&self) -> Option<i64> {
+        self.last_at_ms.max(self.record.last_snapshot_ms)
     }
 
     /// Method by which snapshots of this host are collected.

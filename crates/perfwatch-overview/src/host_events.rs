@@ -253,6 +253,7 @@ mod tests {
             ],
             reboots: vec![Reboot { from_ms: 10, to_ms: 20 }],
             facts: vec![FactsChange { at_ms: 20, before: facts("6.1", "1.0"), after: facts("6.2", "1.1") }],
+            ..HostTimeline::default()
         };
         let events = timeline_events(&timeline);
         let kinds: Vec<_> = events.iter().map(|event| (event.kind, event.from_ms, event.to_ms)).collect();

@@ -11,6 +11,7 @@ pub mod host_events;
 mod host_values;
 pub mod response;
 mod sampler;
+pub mod summary;
 mod view;
 
 use activity::AlertWithIncident;
@@ -32,6 +33,7 @@ use serde::Serialize;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
+use summary::SummaryValues;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use view::VisibleHosts;
@@ -84,7 +86,8 @@ type ViewKey = (i64, Vec<String>);
 /// Alerts of the last days, newest first.
 type RecentAlerts = Arc<Vec<AlertWithIncident>>;
 
-/// Handle of the overview of all hosts.
+/// Handle of the overview of all hosts. Clones share it.
+#[derive(Clone)]
 pub struct Overview(Arc<OverviewTask>);
 
 /// Shared state of the overview and of its sampler.
@@ -142,6 +145,15 @@ impl Overview {
     /// Returns the error of the store if the alerts cannot be read.
     pub async fn history(&self, identity: &Identity) -> Result<Bytes, StoreError> {
         self.0.history(identity).await
+    }
+
+    /// Newest values of hosts that send, at most a second old. The caller checks access.
+    pub async fn newest_values(&self, ids: &HashSet<HostId>) -> HashMap<HostId, SummaryValues> {
+        let state = self.0.state().await;
+        let selected = state.hosts.iter().filter(|host| ids.contains(&host.host.record.id));
+        let values =
+            selected.map(|host| Some((host.host.record.id, SummaryValues::new(host.values.as_ref()?))));
+        values.flatten().collect()
     }
 
     /// Recent events that a caller may see.
