@@ -75,6 +75,21 @@ const ALLOWED_DEPENDENCIES: Dependencies = &[
         ],
     ),
     (
+        "perfwatch-status",
+        &[
+            "perfwatch-model",
+            "perfwatch-tsdb",
+            "perfwatch-rules",
+            "perfwatch-store",
+            "perfwatch-auth",
+            "perfwatch-history",
+            "perfwatch-live",
+            "perfwatch-alerting",
+            "perfwatch-overview",
+            "perfwatch-http",
+        ],
+    ),
+    (
         "perfwatch-settings",
         &[
             "perfwatch-model",
@@ -131,6 +146,7 @@ const ALLOWED_DEPENDENCIES: Dependencies = &[
             "perfwatch-agentless",
             "perfwatch-overview",
             "perfwatch-query",
+            "perfwatch-status",
             "perfwatch-settings",
             "perfwatch-http",
             "perfwatch-workers",
@@ -206,6 +222,7 @@ const DEPENDENCY_OWNERS: Dependencies = &[
             "perfwatch-agentless",
             "perfwatch-overview",
             "perfwatch-query",
+            "perfwatch-status",
             "perfwatch-settings",
             "perfwatch-http",
             "perfwatch-metrics",

@@ -93,6 +93,13 @@ pub const ROUTES: &[(&str, &str, Access, Accepts)] = &[
     ("GET", "/api/v1/views/{id}", MinRole(Viewer), Any),
     ("PUT", "/api/v1/views/{id}", MinRole(Viewer), Any),
     ("DELETE", "/api/v1/views/{id}", MinRole(Viewer), Any),
+    // A link gives access without a session, and lasts.
+    ("GET", "/api/v1/status-pages", MinRole(Operator), Any),
+    ("POST", "/api/v1/status-pages", MinRole(Operator), LongLived),
+    ("PUT", "/api/v1/status-pages/{id}", MinRole(Operator), LongLived),
+    ("POST", "/api/v1/status-pages/{id}/link", MinRole(Operator), LongLived),
+    ("DELETE", "/api/v1/status-pages/{id}", MinRole(Operator), Any),
+    ("GET", "/api/v1/public/status/{token}", Public, NoCredential),
     ("GET", "/api/v1/alerts/stats", MinRole(Viewer), Any),
     ("GET", "/api/v1/incidents", MinRole(Viewer), Any),
     ("GET", "/api/v1/incidents/history", MinRole(Viewer), Any),

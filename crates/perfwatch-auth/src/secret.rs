@@ -18,6 +18,8 @@ pub enum SecretKind {
     Agent,
     /// Setup link of a new installation.
     Setup,
+    /// Link of a public status page.
+    StatusPage,
 }
 
 impl SecretKind {
@@ -29,6 +31,7 @@ impl SecretKind {
             Self::EnrollmentToken => "pwe_",
             Self::Agent => "pwa_",
             Self::Setup => "pwu_",
+            Self::StatusPage => "pwp_",
         }
     }
 }

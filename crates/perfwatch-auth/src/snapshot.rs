@@ -6,6 +6,7 @@ use perfwatch_model::HostId;
 use perfwatch_store::accounts::{Account, Role, SecretHash, Session, Token};
 use perfwatch_store::agents::{Agent, EnrollmentToken, HostTags};
 use perfwatch_store::revision::Revision;
+use perfwatch_store::status_pages::StatusPage;
 use perfwatch_store::{Store, StoreError};
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -23,6 +24,8 @@ pub struct AuthSnapshot {
     pub enrollment_tokens: HashMap<SecretHash, EnrollmentToken>,
     /// Agents by the hash of their secret, revoked ones included.
     pub agents: HashMap<SecretHash, Agent>,
+    /// Public status pages by the hash of the token in their link, ended ones included.
+    pub status_pages: HashMap<SecretHash, StatusPage>,
     /// Tags of hosts that have any.
     pub host_tags: HashMap<HostId, Vec<String>>,
     /// Keys that sign tokens.
@@ -43,12 +46,14 @@ impl AuthSnapshot {
         let tokens = Token::list(store).await?.into_iter();
         let enrollment_tokens = EnrollmentToken::list(store).await?.into_iter();
         let agents = Agent::list(store).await?.into_iter();
+        let status_pages = StatusPage::list(store).await?.into_iter();
         Ok(Self {
             accounts: accounts.map(|account| (account.id, account)).collect(),
             sessions: sessions.map(|session| (session.hash, session)).collect(),
             tokens: tokens.map(|token| (token.hash, token)).collect(),
             enrollment_tokens: enrollment_tokens.map(|token| (token.hash, token)).collect(),
             agents: agents.map(|agent| (agent.hash, agent)).collect(),
+            status_pages: status_pages.map(|page| (page.token_hash, page)).collect(),
             host_tags: HostTags::list(store).await?.into_iter().collect(),
             signing_keys: SigningKeys::load(store).await?,
             revision,

@@ -31,6 +31,7 @@ pub mod rate_limit;
 pub mod read_limiter;
 #[cfg(feature = "openapi")]
 pub mod schemas;
+pub mod shared_json;
 mod timed;
 mod tls;
 pub mod ui;

@@ -2,6 +2,7 @@
 //! router resolves them.
 
 use crate::error::ApiError;
+use crate::shared_json::NO_INDEX;
 use axum::Extension;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Response};
@@ -17,6 +18,13 @@ const STUB: &str = include_str!("ui_stub.html");
 
 /// Element of the page with the base of all its URLs; the hub writes the base.
 const BASE_ELEMENT: &str = "<base href=\"/\" />";
+
+/// Page of public status links (`/s/{token}`), a small bundle without the dashboard.
+const STATUS_PAGE: &str = "status.html";
+
+/// What the page of a status link may load: files and answers of the hub.
+const STATUS_PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+    connect-src 'self'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'";
 
 /// Base path of the public URL; `None` without a public URL.
 #[derive(Debug, Clone)]
@@ -56,6 +64,9 @@ pub async fn serve(
         "docs/" => "docs/index.html",
         path => path,
     };
+    if path.strip_prefix("s/").is_some_and(|token| !token.is_empty() && !token.contains('/')) {
+        return status_page(&base.href(uri.path()));
+    }
     if let Some(response) = asset(path, &headers) {
         return response;
     }
@@ -72,16 +83,35 @@ pub async fn serve(
 
 /// The page with its base. Deep links load it from any path.
 fn page(base_href: &str) -> Response {
-    let Some(file) = Dist::get("index.html") else { return Html(STUB).into_response() };
+    html_file("index.html", base_href)
+}
+
+/// The page of a status link, the same for each token: only its request to the API shows whether the link is valid.
+fn status_page(base_href: &str) -> Response {
+    let mut response = html_file(STATUS_PAGE, base_href);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(STATUS_PAGE_POLICY));
+    headers.insert(NO_INDEX.0, NO_INDEX.1);
+    response
+}
+
+/// A page of the dashboard with its base.
+fn html_file(name: &str, base_href: &str) -> Response {
+    let Some(file) = Dist::get(name) else { return Html(STUB).into_response() };
     let html =
         String::from_utf8_lossy(&file.data).replace(BASE_ELEMENT, &format!("<base href=\"{base_href}\" />"));
-    let headers = [(header::CONTENT_TYPE, mime_of("index.html")), (header::CACHE_CONTROL, "no-cache")];
+    let headers = [(header::CONTENT_TYPE, mime_of(name)), (header::CACHE_CONTROL, "no-cache")];
     (headers, html).into_response()
 }
 
 fn asset(path: &str, headers: &HeaderMap) -> Option<Response> {
     // Compressed copies are served only by content negotiation; the page needs its base.
-    if path.is_empty() || path == "index.html" || path.ends_with(".br") || path.ends_with(".gz") {
+    if path.is_empty()
+        || path == "index.html"
+        || path == STATUS_PAGE
+        || path.ends_with(".br")
+        || path.ends_with(".gz")
+    {
         return None;
     }
     let accepted =
@@ -138,6 +168,21 @@ fn mime_of(path: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn status_links_are_served_with_a_strict_policy() {
+        let get = async |path: &str| {
+            let uri: Uri = path.parse().unwrap();
+            serve(Extension(PageBase(None)), Method::GET, uri, HeaderMap::new()).await
+        };
+        let link = get("/s/pwp_x").await;
+        assert_eq!(link.status(), StatusCode::OK);
+        assert_eq!(link.headers()["content-security-policy"], STATUS_PAGE_POLICY);
+        assert_eq!(link.headers()["x-robots-tag"], "noindex, nofollow");
+        for path in ["/s", "/s/", "/s/a/b", "/settings"] {
+            assert!(!get(path).await.headers().contains_key("x-robots-tag"), "{path}");
+        }
+    }
 
     #[test]
     fn page_base_is_absolute_with_a_public_url() {

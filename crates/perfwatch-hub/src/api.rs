@@ -27,6 +27,7 @@ pub(crate) mod servers;
 pub(crate) mod servers_import;
 pub(crate) mod settings;
 pub(crate) mod silences;
+pub(crate) mod status_pages;
 pub(crate) mod system;
 pub(crate) mod views;
 
@@ -54,6 +55,7 @@ pub(crate) fn timed_routes() -> OpenApiRouter<AppState> {
         .routes(routes!(query::query))
         .routes(routes!(views::list_views, views::create_view))
         .routes(routes!(views::get_view, views::update_view, views::delete_view))
+        .merge(status_routes())
         .routes(routes!(incidents::list_incidents))
         .routes(routes!(incidents::statistics))
         .routes(routes!(incidents::list_incident_history))
@@ -93,6 +95,15 @@ pub(crate) fn timed_routes() -> OpenApiRouter<AppState> {
         .routes(routes!(audit::list_audit_entries))
         .routes(routes!(install::script))
         .routes(routes!(health::metrics))
+}
+
+/// Public status pages.
+fn status_routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(status_pages::list_status_pages, status_pages::create_status_page))
+        .routes(routes!(status_pages::update_status_page, status_pages::delete_status_page))
+        .routes(routes!(status_pages::renew_status_link))
+        .routes(routes!(status_pages::public_status))
 }
 
 /// Settings and state of the hub.

@@ -19,6 +19,7 @@ use perfwatch_overview::Overview;
 use perfwatch_query::QueryEngine;
 use perfwatch_query::views::SavedViews;
 use perfwatch_settings::Settings;
+use perfwatch_status::StatusPages;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -59,6 +60,8 @@ pub(crate) struct App {
     pub(crate) queries: QueryEngine,
     /// Saved views of queries.
     pub(crate) views: SavedViews,
+    /// Public status pages.
+    pub(crate) status: StatusPages,
     /// Collection of agentless hosts.
     pub(crate) agentless: Arc<Agentless>,
     /// Self-metrics of the hub.

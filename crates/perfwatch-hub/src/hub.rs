@@ -29,6 +29,7 @@ use perfwatch_query::views::SavedViews;
 use perfwatch_query::{QueryDeps, QueryEngine};
 use perfwatch_rules::notification::Notifier;
 use perfwatch_settings::{SettingTargets, SettingValues, Settings};
+use perfwatch_status::{StatusDeps, StatusPages};
 use perfwatch_store::accounts::Role;
 use perfwatch_store::audit::AuditEntry;
 use perfwatch_store::{CommitError, Store, StoreError, Transaction, settings};
@@ -138,6 +139,7 @@ impl Hub {
         tasks.spawn(prune_loop(app.clone(), cache));
         tasks.spawn(directory.clone().run(stop.clone()));
         tasks.spawn(app.settings.clone().run(stop.clone()));
+        tasks.spawn(app.status.clone().run(stop.clone()));
         let recorder = Recorder::new(app.metrics.clone(), app.history.clone(), app.clock.clone());
         let hosts = app.hosts.clone();
         tasks.spawn(recorder.run(move || hosts.count(), stop.clone()));
@@ -271,15 +273,9 @@ async fn build_app(
         base_url: public_address.notification_base_url.clone(),
     };
     let (alerting, overview) = open_alerting(alerting_deps.clone(), &metrics).await?;
+    let queries = query_deps(&alerting_deps);
     let pipeline = open_pipeline(alerting_deps, &alerting, (&metrics, &settings));
-    let queries = QueryDeps {
-        store: store.clone(),
-        clock: clock.clone(),
-        catalog: catalog.clone(),
-        directory: directory.clone(),
-        hosts: hosts.clone(),
-        history: history.clone(),
-    };
+    let status = open_status(&queries, (&alerting, &overview), &metrics);
     let deps = AgentlessDeps {
         store,
         clock: clock.clone(),
@@ -309,6 +305,7 @@ async fn build_app(
         live_feed,
         alerting,
         overview,
+        status,
         views: SavedViews::new(&queries),
         queries: QueryEngine::new(queries),
         metrics,
@@ -351,6 +348,23 @@ async fn open_alerting(
         alerting: alerting.clone(),
     });
     Ok((alerting, overview))
+}
+
+/// Services that queries read.
+fn query_deps(deps: &AlertingDeps) -> QueryDeps {
+    let AlertingDeps { store, clock, catalog, directory, hosts, history, .. } = deps.clone();
+    QueryDeps { store, clock, catalog, directory, hosts, history }
+}
+
+/// Creates the public status pages, which read the same services as queries.
+fn open_status(
+    deps: &QueryDeps,
+    (alerting, overview): (&Arc<Alerting>, &Overview),
+    metrics: &SelfMetrics,
+) -> StatusPages {
+    let QueryDeps { store, clock, directory, hosts, history, .. } = deps.clone();
+    let (alerting, overview, tasks) = (alerting.clone(), overview.clone(), metrics.tasks.clone());
+    StatusPages::new(StatusDeps { store, clock, directory, hosts, history, alerting, overview, tasks })
 }
 
 /// Creates the pipeline of accepted snapshots, which the same services read.

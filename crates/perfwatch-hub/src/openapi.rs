@@ -29,6 +29,7 @@ use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBui
         (name = "overview", description = "All hosts at once"),
         (name = "hosts", description = "Hosts and their history"),
         (name = "query", description = "Queries over many hosts and saved views"),
+        (name = "status", description = "Public status pages"),
         (name = "incidents", description = "Incidents and alerts"),
         (name = "rules", description = "Alert rules"),
         (name = "servers", description = "Agentless hosts (SSH)"),

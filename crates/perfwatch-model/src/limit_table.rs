@@ -228,6 +228,12 @@ limits! {
         "further series are left out; `left_out` counts them";
     /// Saved views of an account.
     SAVED_VIEWS: "saved_views", count(limits::MAX_VIEWS_PER_ACCOUNT), Account, "409 `too_many_views`";
+    /// Public status pages of all accounts.
+    STATUS_PAGES: "status_pages", count(limits::MAX_STATUS_PAGES), Hub,
+        "409 `too_many_status_pages`; the last quarter is left to administrators of all hosts";
+    /// Public status pages that an account answers for.
+    STATUS_PAGES_PER_ACCOUNT: "status_pages_per_account", count(limits::MAX_STATUS_PAGES_PER_ACCOUNT), Account,
+        "409 `too_many_status_pages`";
 
     // Requests and connections.
     /// Ingest requests of an agent.

@@ -134,6 +134,12 @@ pub const MAX_QUERY_SERIES: usize = 200;
 pub const MAX_QUERY_POINTS: usize = 1_000_000;
 /// Maximum number of saved views of an account.
 pub const MAX_VIEWS_PER_ACCOUNT: usize = 100;
+/// Maximum number of public status pages of a hub: all of them are in memory.
+pub const MAX_STATUS_PAGES: usize = 100;
+/// Maximum number of public status pages that an account answers for.
+pub const MAX_STATUS_PAGES_PER_ACCOUNT: usize = 20;
+/// Maximum number of hosts of a public status page.
+pub const MAX_STATUS_PAGE_HOSTS: usize = 50;
 
 /// Length of the recent window that the hub holds in memory.
 pub const RECENT_WINDOW_MS: i64 = 300_000;

@@ -45,6 +45,7 @@ mod rights;
 mod rolling_update;
 mod server_import;
 mod ssh_secrets;
+mod status_pages;
 mod support;
 mod terminal;
 mod tls;

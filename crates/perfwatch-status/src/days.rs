@@ -1,0 +1,323 @@
+//! Background task that follows the availability of the hosts of all pages. Days that are over are stored, so that a
+//! request never reads them from history; the current day is continued from the last row that was read.
+
+use crate::availability::{self, Availability, DAY_MS, Observation, Span, Trailing, day_of};
+use crate::content::{self, PageState, StatusContent};
+use crate::observe::Observer;
+use crate::{StatusPages, StatusService};
+use perfwatch_alerting::AlertingSnapshot;
+use perfwatch_live::host_registry::Host;
+use perfwatch_live::host_status::HostStatus;
+use perfwatch_model::HostId;
+use perfwatch_store::status_pages::AvailabilityDay;
+use perfwatch_store::{CommitError, FailureStreak, StoreError, Transaction};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+/// Number of days that a page shows, the current day included.
+pub(crate) const MAX_DAYS: i64 = 90;
+/// Interval at which the current day is continued.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(30);
+/// Time after the end of a day in which its last rows arrive.
+const SETTLE_DELAY_MS: i64 = 60_000;
+/// Time for which days that are over are computed before the current day is continued.
+const MAX_PASS_TIME: Duration = Duration::from_secs(5);
+/// Maximum number of days in a commit.
+const MAX_BATCH_ROWS: usize = 200;
+/// Lease of the hub that computes days that are over.
+const LEASE: &str = "availability_days";
+/// Duration of the lease.
+const LEASE_MS: i64 = 120_000;
+/// Name of the task in the list of background tasks.
+const TASK: &str = "availability";
+
+/// Availability of a host.
+#[derive(Debug, Default)]
+pub(crate) struct HostDays {
+    /// Stored days by number.
+    stored: BTreeMap<i64, AvailabilityDay>,
+    live: Option<LiveDay>,
+    /// First row in the days of a page.
+    first_row_ms: Option<i64>,
+}
+
+/// Current day of a host.
+#[derive(Debug, Clone, Copy)]
+struct LiveDay {
+    day: i64,
+    /// Last row that was read; later rows are read from here.
+    last_row_ms: Option<i64>,
+    /// Until the last row.
+    counted: Availability,
+    /// Until the last refresh.
+    total: Availability,
+}
+
+/// First of the days of a page.
+fn first_day(now_ms: i64) -> i64 {
+    day_of(now_ms) - MAX_DAYS + 1
+}
+
+impl HostDays {
+    /// Days until `today`, oldest first; `None` for days that are not computed yet.
+    pub(crate) fn list(&self, today: i64) -> Vec<Option<Availability>> {
+        let live = self.live.filter(|live| live.day == today).map(|live| live.total);
+        let stored = |day: i64| self.stored.get(&day).map(Availability::from);
+        (today - MAX_DAYS + 1..=today).map(|day| if day == today { live } else { stored(day) }).collect()
+    }
+
+    /// Days that are over and not computed yet, or that may have changed since: the host has sent something since
+    /// the day. Newest first.
+    fn missing(&self, newest_ms: Option<i64>, now_ms: i64) -> Vec<i64> {
+        let today = day_of(now_ms);
+        let is_missing = |day: &i64| match self.stored.get(day) {
+            _ if now_ms < (day + 1) * DAY_MS + SETTLE_DELAY_MS => false,
+            Some(stored) => !stored.settled && newest_ms >= Some((day + 1) * DAY_MS),
+            None => true,
+        };
+        (today - MAX_DAYS + 1..today).rev().filter(is_missing).collect()
+    }
+}
+
+impl StatusPages {
+    /// Follows the availability until `stop` is cancelled.
+    pub async fn run(self, stop: CancellationToken) {
+        let service = &self.0;
+        let mut ticks = interval(REFRESH_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut failures = FailureStreak::default();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+                () = service.changed.notified() => {}
+            }
+            let started = service.deps.clock.monotonic();
+            let result = service.refresh(&stop).await;
+            if let Some(error) = failures.first_error(&result) {
+                tracing::warn!(%error, "failed to compute the availability of hosts");
+            }
+            let run = (service.deps.clock.wall_ms(), service.deps.clock.monotonic().saturating_sub(started));
+            let error = result.as_ref().err().map(ToString::to_string);
+            service.deps.tasks.record(TASK, Some(REFRESH_INTERVAL), run, error);
+            if matches!(result, Ok(true)) {
+                service.changed.notify_one();
+            }
+        }
+    }
+}
+
+impl StatusService {
+    /// Hosts of all pages that visitors may see or that may be switched on again.
+    fn page_hosts(&self) -> Vec<Host> {
+        let snapshot = self.deps.directory.snapshot();
+        let now_ms = self.deps.clock.wall_ms();
+        let is_used = |page: &&_| {
+            matches!(content::page_state(page, &snapshot, now_ms), PageState::Active | PageState::Disabled)
+        };
+        let contents = snapshot.status_pages.values().filter(is_used).filter_map(StatusContent::parse);
+        let groups = contents.flat_map(|content| content.groups);
+        let ids: HashSet<HostId> = groups.flat_map(|group| group.hosts).map(|host| host.host).collect();
+        ids.into_iter().filter_map(|id| self.deps.hosts.get(id)).collect()
+    }
+
+    /// Continues the current day of all hosts and computes days that are over. Returns whether days are left.
+    async fn refresh(&self, stop: &CancellationToken) -> Result<bool, StoreError> {
+        let hosts = self.page_hosts();
+        let used: HashSet<HostId> = hosts.iter().map(|host| host.record.id).collect();
+        self.with_days(|days| days.retain(|id, _| used.contains(id)));
+        if hosts.is_empty() {
+            return Ok(false);
+        }
+        let now_ms = self.deps.clock.wall_ms();
+        let alerting = self.deps.alerting.snapshot();
+        let mut observer = Observer::new(&self.deps.history, now_ms);
+        for host in &hosts {
+            if stop.is_cancelled() {
+                return Ok(false);
+            }
+            if !self.with_days(|days| days.contains_key(&host.record.id)) {
+                self.load(host, now_ms).await?;
+            }
+            if self.first_row_ms(host).is_none() && host.newest_ms().is_some() {
+                let first_row_ms = observer.first_row_after(host, first_day(now_ms) * DAY_MS).await?;
+                self.with_days(|days| days.entry(host.record.id).or_default().first_row_ms = first_row_ms);
+            }
+            let live = self.with_days(|days| days.get(&host.record.id).and_then(|days| days.live));
+            let live = self.continue_day(&mut observer, (host, live), &alerting).await?;
+            self.with_days(|days| days.entry(host.record.id).or_default().live = Some(live));
+        }
+        if !self.deps.store.acquire_lease(LEASE, LEASE_MS).await? {
+            // Another hub stores the days.
+            for host in &hosts {
+                if !self.missing(host, now_ms).is_empty() {
+                    self.load(host, now_ms).await?;
+                }
+            }
+            return Ok(false);
+        }
+        self.compute_missing(&mut observer, &hosts, &alerting, stop).await
+    }
+
+    fn with_days<T>(&self, change: impl FnOnce(&mut HashMap<HostId, HostDays>) -> T) -> T {
+        change(&mut self.days.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn first_row_ms(&self, host: &Host) -> Option<i64> {
+        self.with_days(|days| days.get(&host.record.id).and_then(|days| days.first_row_ms))
+    }
+
+    fn missing(&self, host: &Host, now_ms: i64) -> Vec<i64> {
+        self.with_days(|days| {
+            let days = days.get(&host.record.id);
+            days.map(|days| days.missing(host.newest_ms(), now_ms)).unwrap_or_default()
+        })
+    }
+
+    /// Loads the stored days of a host.
+    async fn load(&self, host: &Host, now_ms: i64) -> Result<(), StoreError> {
+        let stored = AvailabilityDay::list(&*self.deps.store, host.record.id, first_day(now_ms)).await?;
+        let stored = stored.into_iter().map(|day| (day.day, day)).collect();
+        self.with_days(|days| days.entry(host.record.id).or_default().stored = stored);
+        Ok(())
+    }
+
+    /// Computes and stores missing days, the newest days of all hosts first, for a limited time.
+    async fn compute_missing(
+        &self,
+        observer: &mut Observer<'_>,
+        hosts: &[Host],
+        alerting: &Arc<AlertingSnapshot>,
+        stop: &CancellationToken,
+    ) -> Result<bool, StoreError> {
+        let now_ms = self.deps.clock.wall_ms();
+        let started = self.deps.clock.monotonic();
+        let of_host = |host| self.missing(host, now_ms).into_iter().map(move |day| (day, host));
+        let mut missing: Vec<(i64, &Host)> = hosts.iter().flat_map(of_host).collect();
+        missing.sort_by_key(|(day, host)| (std::cmp::Reverse(*day), host.record.id));
+        let mut computed: Vec<(HostId, AvailabilityDay)> = Vec::new();
+        let mut left = missing.len();
+        for (day, host) in missing {
+            let took = self.deps.clock.monotonic().saturating_sub(started);
+            if stop.is_cancelled() || took > MAX_PASS_TIME || computed.len() >= MAX_BATCH_ROWS {
+                break;
+            }
+            let end_ms = (day + 1) * DAY_MS;
+            let is_settled = host.newest_ms() >= Some(end_ms);
+            let observation = observer.day((host, self.first_row_ms(host)), day).await?;
+            let window = (day * DAY_MS, end_ms);
+            let total = self.count(observer, (host, &observation), window, alerting).await?;
+            computed.push((host.record.id, total.to_day(day, is_settled)));
+            left -= 1;
+        }
+        self.store(&computed, now_ms).await?;
+        self.with_days(|days| {
+            for (host, day) in computed {
+                days.entry(host).or_default().stored.insert(day.day, day);
+            }
+        });
+        Ok(left > 0 && !stop.is_cancelled())
+    }
+
+    async fn store(&self, computed: &[(HostId, AvailabilityDay)], now_ms: i64) -> Result<(), StoreError> {
+        if computed.is_empty() {
+            return Ok(());
+        }
+        let first_day = first_day(now_ms);
+        let tx = Transaction::build(|tx| {
+            computed.iter().for_each(|(host, day)| tx.status_pages().put_day(*host, day));
+            tx.status_pages().delete_days_before(first_day);
+        });
+        match self.deps.store.commit(tx).await {
+            Ok(()) | Err(CommitError::Conflict) => Ok(()),
+            Err(CommitError::Store(error)) => Err(error),
+        }
+    }
+
+    /// Current day of a host until now.
+    async fn continue_day(
+        &self,
+        observer: &mut Observer<'_>,
+        (host, live): (&Host, Option<LiveDay>),
+        alerting: &Arc<AlertingSnapshot>,
+    ) -> Result<LiveDay, StoreError> {
+        let now_ms = self.deps.clock.wall_ms();
+        let today = day_of(now_ms);
+        let start_ms = today * DAY_MS;
+        let previous = live.filter(|live| live.day == today);
+        let (observation, counted) = match previous.and_then(|live| Some((live.last_row_ms?, live.counted))) {
+            Some((last_row_ms, counted)) => (observer.since(host, last_row_ms).await?, counted),
+            None => (observer.day((host, self.first_row_ms(host)), today).await?, Availability::default()),
+        };
+        let last_row_ms = observation.rows_ms.map(|(_, last_ms)| last_ms.min(now_ms));
+        let counted_from_ms = previous.and_then(|live| live.last_row_ms).unwrap_or(start_ms).max(start_ms);
+        let counted_to_ms = last_row_ms.unwrap_or(counted_from_ms).max(counted_from_ms);
+        let read = (host, &observation);
+        let until_row = self.count(observer, read, (counted_from_ms, counted_to_ms), alerting).await?;
+        let rest = self.count(observer, read, (counted_to_ms, now_ms), alerting).await?;
+        let counted = counted.plus(until_row);
+        Ok(LiveDay { day: today, last_row_ms, counted, total: counted.plus(rest) })
+    }
+
+    /// Adds up a window of a single day.
+    async fn count(
+        &self,
+        observer: &mut Observer<'_>,
+        (host, observation): (&Host, &Observation),
+        window: (i64, i64),
+        alerting: &Arc<AlertingSnapshot>,
+    ) -> Result<Availability, StoreError> {
+        if window.0 >= window.1 {
+            return Ok(Availability::default());
+        }
+        let grace_ms = host.grace_ms();
+        let is_silent = observation.rows_ms.is_some_and(|(_, last_ms)| window.1 - last_ms > grace_ms);
+        let hub_gaps = match is_silent {
+            true => observer.hub_gaps(day_of(window.0)).await?,
+            false => Vec::new(),
+        };
+        let is_disabled = host.status(self.deps.clock.wall_ms()) == HostStatus::Disabled;
+        let trailing = Trailing { grace_ms, is_disabled, hub_gaps: &hub_gaps };
+        let spans: Vec<Span> = observation.spans(window, trailing);
+        let tags = self.deps.directory.snapshot().host_tags(host.record.id).to_vec();
+        let (id, alerting) = (host.record.id.0, alerting.clone());
+        // Hours of the week are followed minute by minute.
+        perfwatch_history::run_blocking(move || {
+            let silences = alerting.definitions.silences.iter().map(|silence| &**silence);
+            availability::add_up(&spans, &availability::host_silences(silences, id, &tags))
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_missing_until_they_are_settled() {
+        let now_ms = 200 * DAY_MS + SETTLE_DELAY_MS;
+        let stored = |day, settled| (day, Availability::default().to_day(day, settled));
+        let mut days = HostDays::default();
+        days.stored.extend((112..198).map(|day| stored(day, true)));
+        days.stored.extend([stored(198, false)]);
+        // The host is silent: nothing can have changed.
+        assert_eq!(days.missing(Some(199 * DAY_MS - 1), now_ms), [199, 111]);
+        assert_eq!(days.missing(Some(199 * DAY_MS), now_ms), [199, 198, 111]);
+        // Rows of yesterday may still arrive.
+        assert_eq!(days.missing(None, now_ms - 1), [111]);
+        days.live = Some(LiveDay {
+            day: 200,
+            last_row_ms: None,
+            counted: Availability::default(),
+            total: Availability { up_ms: 5, ..Availability::default() },
+        });
+        let list = days.list(200);
+        assert_eq!((list.len(), list[0], list[88]), (90, None, None));
+        assert_eq!(list[89].map(|day| day.up_ms), Some(5));
+        assert_eq!(days.list(201)[89], None);
+    }
+}
