@@ -48,7 +48,11 @@ export default defineConfig({
   build: {
     target: 'es2022',
     chunkSizeWarningLimit: 300,
+    // A script of its entry alone: with two pages, the polyfill would be a file of the first load.
+    modulePreload: { polyfill: false },
     rollupOptions: {
+      // The dashboard, and the public status page, which shares no module with it.
+      input: ['index.html', 'status.html'],
       output: {
         codeSplitting: {
           // Modules of all pages in few files: each of them alone would be a file of some hundred bytes.

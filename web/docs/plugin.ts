@@ -30,7 +30,8 @@ export function documentation(): Plugin {
       writeFileSync(join(out, 'search.json'), JSON.stringify(sections))
       const source = join(root, FOLDER)
       copyFileSync(join(source, 'search.js'), join(out, 'search.js'))
-      const tokens = readFileSync(join(root, 'src/styles/tokens.css'), 'utf8').replaceAll('../fonts/', '')
+      const styles = ['fonts.css', 'tokens.css'].map((name) => readFileSync(join(root, 'src/styles', name), 'utf8')).join('\n')
+      const tokens = styles.replaceAll('../fonts/', '')
       writeFileSync(join(out, 'docs.css'), `${tokens}\n${readFileSync(join(source, 'docs.css'), 'utf8')}`)
       for (const font of ['inter.woff2', 'geist-mono.woff2']) copyFileSync(join(root, 'src/fonts', font), join(out, font))
     },

@@ -72,6 +72,11 @@ const settingsPages: RouteRecordRaw[] = [
     meta: { access: 'operator', title: 'settings.pages.agents', section: 'settings.sections.hub' },
   },
   {
+    path: 'status-pages',
+    component: () => import('./features/settings/StatusPagesPage.vue'),
+    meta: { access: 'operator', title: 'settings.pages.statusPages', section: 'settings.sections.hub' },
+  },
+  {
     path: 'users',
     component: () => import('./features/settings/UsersPage.vue'),
     meta: { access: 'admin', title: 'settings.pages.users', section: 'settings.sections.access' },

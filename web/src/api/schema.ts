@@ -1165,6 +1165,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/public/status/{token}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get a public status page
+         * @description Computed at most every ten seconds for all visitors. Unknown, expired and revoked links have the same response.
+         *
+         *     No authentication.
+         */
+        get: operations["get_public_status_token"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/query": {
         parameters: {
             query?: never;
@@ -1773,6 +1795,81 @@ export interface paths {
          * @description Requires the role operator or higher.
          */
         delete: operations["delete_silences_id"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/status-pages": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List status pages
+         * @description Requires the role operator or higher.
+         */
+        get: operations["get_status_pages"];
+        put?: never;
+        /**
+         * Create a status page
+         * @description The link is returned only here. Its page shows the chosen hosts and values to visitors without a session, until it
+         *     expires or the account that answers for it loses its rights.
+         *
+         *     Requires the role operator or higher. API token, or a session with a recent login or confirmation.
+         */
+        post: operations["post_status_pages"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/status-pages/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Replace a status page
+         * @description The link stays. The caller answers for the page from then on.
+         *
+         *     Requires the role operator or higher. API token, or a session with a recent login or confirmation.
+         */
+        put: operations["put_status_pages_id"];
+        post?: never;
+        /**
+         * Delete a status page
+         * @description Requires the role operator or higher.
+         */
+        delete: operations["delete_status_pages_id"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/status-pages/{id}/link": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Renew the link of a status page
+         * @description The previous link ends. The new link is returned only here.
+         *
+         *     Requires the role operator or higher. API token, or a session with a recent login or confirmation.
+         */
+        post: operations["post_status_pages_id_link"];
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -4030,6 +4127,11 @@ export interface components {
             /** @description Number of firing warnings. */
             warning: number[];
         };
+        /**
+         * @description State of the link of a page.
+         * @enum {string}
+         */
+        PageState: "active" | "disabled" | "expired" | "ended";
         /** @description Current password, for confirmation. */
         PasswordRequest: {
             password: string;
@@ -4255,6 +4357,102 @@ export interface components {
          * @enum {string}
          */
         ProxyFaultSeverity: "info" | "warning" | "critical";
+        /** @description Group of hosts of a page. */
+        PublicGroup: {
+            hosts: components["schemas"]["PublicHost"][];
+            name: string;
+        };
+        /** @description Host of a page. */
+        PublicHost: {
+            /**
+             * Format: double
+             * @description Time up of the known time in percent, rounded down; maintenance and unknown time do not count.
+             */
+            availability: number | null;
+            /**
+             * @description The last 90 days in UTC, oldest first: seconds up, down, in maintenance, unknown. `null` for days that are not
+             *     computed yet.
+             */
+            days: (number[] | null)[];
+            /** @description Name that was chosen for visitors. */
+            name: string;
+            /**
+             * Format: int64
+             * @description Last data of a host that is down.
+             */
+            since_ms: number | null;
+            state: components["schemas"]["PublicState"];
+            values: components["schemas"]["PublicValues"];
+        };
+        /** @description Open incident of hosts of a page. */
+        PublicIncident: {
+            /** @description Set while a user handles the incident. */
+            acknowledged: boolean;
+            /** @description Names of the affected hosts that were chosen for visitors. */
+            names: string[];
+            severity: components["schemas"]["Severity"];
+            /** Format: int64 */
+            since_ms: number;
+        };
+        /**
+         * @description State of a host or of a whole page, as visitors see it.
+         * @enum {string}
+         */
+        PublicState: "up" | "degraded" | "down" | "partly_down" | "maintenance" | "unknown";
+        /** @description Public status page. */
+        PublicStatusResponse: {
+            description: string;
+            /**
+             * Format: int64
+             * @description Time at which the link ends.
+             */
+            expires_ms: number;
+            groups: components["schemas"]["PublicGroup"][];
+            /** @description Open incidents, newest first; `null` if the page does not show them. */
+            incidents: components["schemas"]["PublicIncident"][] | null;
+            /** @description Values that were chosen for the page. */
+            metrics: components["schemas"]["StatusMetric"][];
+            /**
+             * Format: int64
+             * @description Time of the computation.
+             */
+            now_ms: number;
+            state: components["schemas"]["PublicState"];
+            title: string;
+        };
+        /** @description Current values of a host; `null` unless they were chosen for the page and the host sends. */
+        PublicValues: {
+            /**
+             * Format: double
+             * @description CPU usage in percent.
+             */
+            cpu: number | null;
+            /**
+             * Format: double
+             * @description Used share of the fullest filesystem in percent.
+             */
+            disk: number | null;
+            /**
+             * Format: double
+             * @description Load average of the last minute.
+             */
+            load: number | null;
+            /**
+             * Format: double
+             * @description Used memory in percent.
+             */
+            memory: number | null;
+            /**
+             * Format: double
+             * @description Received bytes per second.
+             */
+            rx: number | null;
+            /**
+             * Format: double
+             * @description Transmitted bytes per second.
+             */
+            tx: number | null;
+        };
         /** @description Number of hosts and series of a query or formula. */
         QueryCounts: {
             /** @description Number of selected hosts that the caller may view. */
@@ -4456,6 +4654,14 @@ export interface components {
             index: number;
             /** @description Human-readable reason of the rejection. */
             message: string;
+        };
+        /** @description Expiry of a new link. */
+        RenewLinkRequest: {
+            /**
+             * Format: int64
+             * @description Time at which the new link ends, within the next 366 days.
+             */
+            expires_ms: number;
         };
         /**
          * @description Resource that processes are ranked by.
@@ -5031,6 +5237,86 @@ export interface components {
             step_ms: number;
             /** @description Means, oldest first, at most 60; `null` without samples. */
             values: (number | null)[];
+        };
+        /** @description Content of a page, as stored and as requests and responses contain it. */
+        StatusContent: {
+            /** @description Text below the title, without markup; at most 1,000 bytes. */
+            description?: string;
+            /** @description Groups of hosts, at most 20 with 50 hosts together. */
+            groups: components["schemas"]["StatusGroup"][];
+            /** @description Shows open incidents as severity and display names, and degraded hosts. */
+            incidents?: boolean;
+            /** @description Values that the page shows; none by default. */
+            metrics?: components["schemas"]["StatusMetric"][];
+        };
+        /** @description Group of hosts of a page. */
+        StatusGroup: {
+            /** @description Hosts in the order in which the page shows them. */
+            hosts: components["schemas"]["StatusHost"][];
+            /** @description Heading of the group; 1 to 100 bytes. */
+            name: string;
+        };
+        /** @description Host of a page. */
+        StatusHost: {
+            /**
+             * Format: uuid
+             * @description Id of the host, which visitors do not see.
+             */
+            host: string;
+            /** @description Name that visitors see; 1 to 100 bytes. */
+            name: string;
+        };
+        /**
+         * @description Current value of each host that a page shows.
+         * @enum {string}
+         */
+        StatusMetric: "cpu" | "memory" | "disk" | "load" | "network";
+        /** @description Status page with its link, which is returned only here. */
+        StatusPageLink: {
+            /** @description The status page. */
+            page: components["schemas"]["StatusPageResponse"];
+            /** @description Address of the page for visitors, with its token. */
+            url: string;
+        };
+        /** @description Status pages of which the caller may view all hosts, by title. */
+        StatusPageListResponse: {
+            pages: components["schemas"]["StatusPageResponse"][];
+        };
+        /** @description Content of a status page to create or replace. */
+        StatusPageRequest: {
+            /** @description Groups of hosts and selected values. */
+            content: components["schemas"]["StatusContent"];
+            /** @description Cleared to switch the link off. */
+            enabled?: boolean;
+            /**
+             * Format: int64
+             * @description Time at which the link ends, within the next 366 days.
+             */
+            expires_ms: number;
+            /** @description Title of the page; 1 to 100 bytes. */
+            title: string;
+            /**
+             * Format: int64
+             * @description `updated_ms` of the page that the change was decided on; required to replace a page.
+             */
+            updated_ms?: number | null;
+        };
+        /** @description Status page without the token of its link. */
+        StatusPageResponse: {
+            content: components["schemas"]["StatusContent"];
+            /** Format: int64 */
+            created_ms: number;
+            enabled: boolean;
+            /** Format: int64 */
+            expires_ms: number;
+            /** Format: uuid */
+            id: string;
+            /** @description Account that created or last changed the page; empty if it was deleted. */
+            owner: string;
+            state: components["schemas"]["PageState"];
+            title: string;
+            /** Format: int64 */
+            updated_ms: number;
         };
         /** @description Disk usage and retention of the history. */
         StorageResponse: {
@@ -7812,6 +8098,43 @@ export interface operations {
             503: components["responses"]["Error503"];
         };
     };
+    get_public_status_token: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Token of the link (`pwp_`) */
+                token: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PublicStatusResponse"];
+                };
+            };
+            /** @description Unchanged */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Error400"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
     post_query: {
         parameters: {
             query?: never;
@@ -8953,6 +9276,176 @@ export interface operations {
             404: components["responses"]["Error404"];
             408: components["responses"]["Error408"];
             409: components["responses"]["Error409"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_status_pages: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StatusPageListResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_status_pages: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["StatusPageRequest"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StatusPageLink"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    put_status_pages_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the status page */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["StatusPageRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StatusPageResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    delete_status_pages_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the status page */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_status_pages_id_link: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the status page */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RenewLinkRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StatusPageLink"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];

@@ -11,7 +11,20 @@ const SCREENS = [
   ['dark', 390],
   ['light', 390],
 ] as const
-const PAGES = ['general', 'retention', 'collection', 'agents', 'users', 'security', 'sso', 'audit', 'account', 'tokens', 'appearance']
+const PAGES = [
+  'general',
+  'retention',
+  'collection',
+  'agents',
+  'status-pages',
+  'users',
+  'security',
+  'sso',
+  'audit',
+  'account',
+  'tokens',
+  'appearance',
+]
 const BINARY = process.env.E2E_BIN ?? `${import.meta.dirname}/../../../target/debug/perfwatch`
 
 let browser: Browser

@@ -14,6 +14,7 @@ export const settings = {
     account: 'My account',
     tokens: 'My API tokens',
     agents: 'Agents',
+    statusPages: 'Status pages',
     users: 'Users',
     audit: 'Audit log',
   },

@@ -9,6 +9,7 @@ import type { hostList } from './hostList'
 import type { hubHealth } from './hubHealth'
 import type { hubSettings } from './hubSettings'
 import type { servers } from './servers'
+import type { statusPages } from './statusPages'
 
 export interface LazyTexts {
   access: typeof access
@@ -21,4 +22,5 @@ export interface LazyTexts {
   hubHealth: typeof hubHealth
   hubSettings: typeof hubSettings
   servers: typeof servers
+  statusPages: typeof statusPages
 }
