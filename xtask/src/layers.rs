@@ -177,6 +177,7 @@ const DEPENDENCY_OWNERS: Dependencies = &[
             "perfwatch-alerting",
             "perfwatch-agentless",
             "perfwatch-overview",
+            "perfwatch-status",
             "perfwatch-settings",
             "perfwatch-http",
             "perfwatch-metrics",

@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn percent_is_rounded_down_and_leaves_out_maintenance_and_unknown_time() {
+    fn percent_counts_known_time_only_and_is_rounded_down() {
         for (times, expected) in [
             ([0, 0, 5, 5], None),
             ([5, 0, 5, 5], Some(100.0)),

@@ -4,15 +4,18 @@
 //! [`StatusPages`] manages the pages, a background task follows the availability of their hosts, and [`public`]
 //! answers visitors from memory.
 
+mod answer;
 mod availability;
 mod content;
 mod days;
+mod host_days;
 mod observe;
 pub mod public;
 pub mod response;
 mod service;
 
-use days::HostDays;
+use answer::PageCache;
+use host_days::HostDays;
 use perfwatch_alerting::Alerting;
 use perfwatch_auth::AuthDirectory;
 use perfwatch_history::History;
@@ -21,7 +24,6 @@ use perfwatch_model::task_runs::TaskRuns;
 use perfwatch_model::{Clock, HostId};
 use perfwatch_overview::Overview;
 use perfwatch_store::Store;
-use public::PageCache;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;

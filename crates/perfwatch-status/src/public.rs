@@ -1,9 +1,11 @@
 //! Answers to visitors: only what was chosen for a page, without ids, addresses and tags. A page is computed at most
 //! every few seconds for any number of visitors, and whether its link is valid is checked at each request.
 
+pub use crate::answer::PublicAnswer;
+use crate::answer::{PageCache, SharedAnswer};
 use crate::availability::{self, Availability, day_of};
 use crate::content::{self, PageState, StatusContent, StatusMetric};
-use crate::days::MAX_DAYS;
+use crate::host_days::MAX_DAYS;
 use crate::{StatusPages, StatusService};
 use bytes::Bytes;
 use perfwatch_alerting::{ActiveIncidents, Alert, OpenIncident};
@@ -29,7 +31,7 @@ const INCOMPLETE_TTL: Duration = Duration::from_secs(2);
 /// Maximum number of incidents of an answer.
 const MAX_INCIDENTS: usize = 20;
 /// Time after the start of a hub in which hosts have not sent to it yet.
-const START_GRACE: Duration = Duration::from_secs(60);
+const START_GRACE_PERIOD: Duration = Duration::from_secs(60);
 
 /// State of a host or of a whole page, as visitors see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -127,27 +129,6 @@ pub struct PublicStatusResponse {
     expires_ms: i64,
 }
 
-/// Encoded answer to visitors.
-#[derive(Debug, Clone)]
-pub struct PublicAnswer {
-    /// Page as JSON.
-    pub json: Bytes,
-    /// Entity tag of the JSON.
-    pub etag: String,
-}
-
-/// Answer of a page that is computed by at most one request at a time.
-pub(crate) type PageCache = Arc<tokio::sync::Mutex<Option<SharedAnswer>>>;
-
-/// Answer that visitors share for a time.
-pub(crate) struct SharedAnswer {
-    at: Duration,
-    ttl: Duration,
-    /// Revision of access data and time of the last change of the page.
-    version: (i64, i64),
-    answer: PublicAnswer,
-}
-
 impl StatusPages {
     /// Answer to a visitor with the token of a link; `None` for an unknown token and for a link that ended, which
     /// a visitor cannot tell apart.
@@ -215,7 +196,7 @@ impl StatusService {
         let affected: HashSet<HostId> = firing.filter(is_shown).map(|alert| alert.host).collect();
         let silences: Vec<&Silence> =
             alerting.definitions.silences.iter().map(|silence| &**silence).collect();
-        let is_starting = self.deps.clock.monotonic().saturating_sub(self.started) < START_GRACE;
+        let is_starting = self.deps.clock.monotonic().saturating_sub(self.started) < START_GRACE_PERIOD;
         let days = self.days.read().unwrap_or_else(PoisonError::into_inner);
         let to_host = |host: &content::StatusHost| {
             let known = hosts.get(&host.host)?;

@@ -33,7 +33,7 @@ function showAge() {
   age.classList.toggle('stale', failed)
 }
 
-function show(next: Status) {
+function render(next: Status) {
   status = next
   const text = JSON.stringify({ ...next, now_ms: Math.floor(next.now_ms / 60_000) })
   if (text === shown) return
@@ -78,7 +78,7 @@ async function load() {
     if (response.status === 404) {
       showUnavailable()
     } else if (response.ok) {
-      show((await response.json()) as Status)
+      render((await response.json()) as Status)
       loadedAt = Date.now()
       failed = false
       const days = status!.groups.flatMap((group) => group.hosts).flatMap((host) => host.days)

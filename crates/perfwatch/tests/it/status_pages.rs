@@ -115,7 +115,7 @@ fn answers_are_revalidated_and_not_indexed() {
 }
 
 #[test]
-fn links_end_and_look_alike() {
+fn links_that_ended_have_the_same_response() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     let web = send(&hub, "web-1", "team=shop");

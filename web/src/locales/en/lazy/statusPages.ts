@@ -1,6 +1,6 @@
 // Texts of the settings page of public status pages; they load with it.
 export const statusPages = {
-  note: 'A status page shows chosen hosts to visitors without an account, behind a link that expires. Nothing else of the hub can be reached with it.',
+  note: 'Chosen hosts for visitors without an account, behind a link that expires and opens nothing else.',
   new: 'New status page',
   none: 'No status pages',
   created: 'Link of {name}. Copy it now; it is not shown again.',
@@ -11,8 +11,7 @@ export const statusPages = {
     active: 'Visitors see the page.',
     disabled: 'The link is switched off.',
     expired: 'Edit the page to extend the link, or create a new link.',
-    ended:
-      'The account or token that answers for the page lost its rights, was removed, or changed its password. Edit the page or create a new link to answer for it yourself.',
+    ended: 'The rights of its user or token ended. Edit the page or create a new link to answer for it yourself.',
   },
   deletedAccount: 'Deleted account',
   renewDots: 'New link…',
