@@ -55,7 +55,7 @@ function details(host: StatusHost, key: string, nowMs: number): HTMLElement {
     'details',
     { 'data-key': key },
     h('summary', {}, texts.details),
-    rows.length ? h('ul', {}, rows.reverse()) : h('p', { class: 'dim' }, texts.noDetails),
+    rows.length ? h('ul', { tabindex: 0, 'aria-label': texts.details }, rows.reverse()) : h('p', { class: 'dim' }, texts.noDetails),
   )
 }
 
