@@ -90,6 +90,21 @@ const ALLOWED_DEPENDENCIES: Dependencies = &[
         ],
     ),
     (
+        "perfwatch-capsule",
+        &[
+            "perfwatch-model",
+            "perfwatch-redact",
+            "perfwatch-tsdb",
+            "perfwatch-store",
+            "perfwatch-auth",
+            "perfwatch-history",
+            "perfwatch-live",
+            "perfwatch-http",
+            "perfwatch-alerting",
+            "perfwatch-overview",
+        ],
+    ),
+    (
         "perfwatch-settings",
         &[
             "perfwatch-model",
@@ -147,6 +162,7 @@ const ALLOWED_DEPENDENCIES: Dependencies = &[
             "perfwatch-overview",
             "perfwatch-query",
             "perfwatch-status",
+            "perfwatch-capsule",
             "perfwatch-settings",
             "perfwatch-http",
             "perfwatch-workers",
@@ -229,6 +245,7 @@ const DEPENDENCY_OWNERS: Dependencies = &[
             "perfwatch-metrics",
             "perfwatch-accounts",
             "perfwatch-hub",
+            "perfwatch-capsule",
         ],
     ),
     ("clap", &["perfwatch"]),
