@@ -139,6 +139,33 @@ impl HubClient {
         read_response(request.call().map_err(|error| error.to_string())?, MAX_READ_BYTES)
     }
 
+    /// Sends one POST request whose response is a file of at most `max_bytes`; other statuses than 200 have a text.
+    ///
+    /// # Errors
+    /// Fails if the hub is unreachable or its response cannot be read.
+    pub fn post_for_file(
+        &self,
+        (path, body): (&str, &[u8]),
+        secret: &str,
+        (timeout, max_bytes): (Duration, u64),
+    ) -> Result<Result<Vec<u8>, HubResponse>, String> {
+        let request = self.http.post(format!("{}{path}", self.base));
+        let request = request
+            .header("Content-Type", "application/json")
+            .header("Authorization", format!("Bearer {secret}"))
+            .config()
+            .timeout_global(Some(timeout))
+            .build();
+        let mut response = request.send(body).map_err(|error| error.to_string())?;
+        if response.status() != 200 {
+            return read_response(response, MAX_RESPONSE_BYTES).map(Err);
+        }
+        let mut file = Vec::new();
+        let result = response.body_mut().as_reader().take(max_bytes).read_to_end(&mut file);
+        result.map_err(|error| error.to_string())?;
+        Ok(Ok(file))
+    }
+
     /// Exchanges an enrollment token for an agent secret of this host. The secret of an earlier enrollment
     /// shows that the host is the same.
     ///

@@ -87,6 +87,7 @@ pub const ROUTES: &[(&str, &str, Access, Accepts)] = &[
     ("DELETE", "/api/v1/hosts/{id}", MinRole(Operator), Any),
     ("PUT", "/api/v1/hosts/{id}/tags", MinRole(Operator), Any),
     ("POST", "/api/v1/query", MinRole(Viewer), Any),
+    ("POST", "/api/v1/capsules", MinRole(Viewer), Any),
     // Views of the caller, and shared views; a shared view requires the role operator.
     ("GET", "/api/v1/views", MinRole(Viewer), Any),
     ("POST", "/api/v1/views", MinRole(Viewer), Any),

@@ -200,7 +200,7 @@ impl ReadLimiter {
 }
 
 /// Reads with `POST`, because their request has a body.
-const POST_READS: [&str; 2] = ["/api/v1/rules/backtest", "/api/v1/query"];
+const POST_READS: [&str; 3] = ["/api/v1/rules/backtest", "/api/v1/query", "/api/v1/capsules"];
 
 /// Returns whether a path may have a long response. WebSocket handshakes and checks of the hub never wait for
 /// reads.
@@ -279,27 +279,39 @@ impl Reader {
 
     /// Response with a JSON text. Memory of the size of the text is held until the client has received it.
     pub fn respond(self, text: String) -> Response {
+        ([(header::CONTENT_TYPE, "application/json")], self.body(text.into())).into_response()
+    }
+
+    /// Response with a file that browsers save. The name consists of letters, digits and `-_.`; memory is held as
+    /// by [`Self::respond`].
+    pub fn respond_file(self, content_type: &'static str, name: &str, bytes: Vec<u8>) -> Response {
+        let disposition = format!("attachment; filename=\"{name}\"");
+        let headers =
+            [(header::CONTENT_TYPE, content_type.to_owned()), (header::CONTENT_DISPOSITION, disposition)];
+        (headers, self.body(bytes.into())).into_response()
+    }
+
+    fn body(self, bytes: Bytes) -> Body {
         let memory = self.permit.memory.clone();
         drop(self);
-        memory.shrink(text.len());
-        let headers = [(header::CONTENT_TYPE, "application/json")];
-        if text.len() <= CHUNK_BYTES {
-            return (headers, text).into_response();
+        memory.shrink(bytes.len());
+        if bytes.len() <= CHUNK_BYTES {
+            return bytes.into();
         }
-        let body = TextBody { text: text.into(), _memory: memory };
+        let body = HeldBody { bytes, _memory: memory };
         let chunks = futures_util::stream::unfold(body, |mut body| async move {
-            let len = body.text.len().min(CHUNK_BYTES);
-            let chunk = body.text.split_to(len);
+            let len = body.bytes.len().min(CHUNK_BYTES);
+            let chunk = body.bytes.split_to(len);
             (len > 0).then(|| (Ok::<_, std::io::Error>(chunk), body))
         });
         // The compression layer polls the stream again after its end.
-        (headers, Body::from_stream(chunks.fuse())).into_response()
+        Body::from_stream(chunks.fuse())
     }
 }
 
-/// Chunks of a text, with the permit for its memory.
-struct TextBody {
-    text: Bytes,
+/// Chunks of a body, with the permit for its memory.
+struct HeldBody {
+    bytes: Bytes,
     _memory: Arc<MemoryPermit>,
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod agents;
 pub(crate) mod audit;
 pub(crate) mod backtest;
+pub(crate) mod capsules;
 pub(crate) mod catalog;
 pub(crate) mod channels;
 pub(crate) mod collection_jobs;
@@ -145,9 +146,10 @@ pub(crate) fn streamed_routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(history::export))
 }
 
-/// Routes without a time limit of the request. Each stage of a connection test has a timeout.
+/// Routes without a time limit of the request. Each stage of a connection test has a timeout, and building a capsule.
 pub(crate) fn untimed_routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
+        .routes(routes!(capsules::create_capsule))
         .routes(routes!(collections::test_unsaved))
         .routes(routes!(collections::test))
         .routes(routes!(install::download))

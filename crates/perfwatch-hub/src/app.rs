@@ -6,6 +6,7 @@ use perfwatch_accounts::Accounts;
 use perfwatch_agentless::Agentless;
 use perfwatch_alerting::Alerting;
 use perfwatch_auth::AuthDirectory;
+use perfwatch_capsule::CapsuleBuilder;
 use perfwatch_history::History;
 use perfwatch_http::ingest_memory::IngestMemory;
 use perfwatch_http::public_address::PublicAddress;
@@ -62,6 +63,8 @@ pub(crate) struct App {
     pub(crate) views: SavedViews,
     /// Public status pages.
     pub(crate) status: StatusPages,
+    /// Builder of incident capsules.
+    pub(crate) capsules: CapsuleBuilder,
     /// Collection of agentless hosts.
     pub(crate) agentless: Arc<Agentless>,
     /// Self-metrics of the hub.

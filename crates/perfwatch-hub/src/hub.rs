@@ -10,6 +10,7 @@ use perfwatch_auth::AuthDirectory;
 use perfwatch_auth::encryption::Keyring;
 use perfwatch_auth::login::LoginService;
 use perfwatch_auth::oidc::OidcProvider;
+use perfwatch_capsule::{CapsuleBuilder, CapsuleDeps};
 use perfwatch_history::History;
 use perfwatch_http::ingest_memory::IngestMemory;
 use perfwatch_http::listener::{Listener, serve};
@@ -274,6 +275,7 @@ async fn build_app(
     };
     let (alerting, overview) = open_alerting(alerting_deps.clone(), &metrics).await?;
     let queries = query_deps(&alerting_deps);
+    let capsules = capsule_builder(&alerting_deps, &alerting);
     let pipeline = open_pipeline(alerting_deps, &alerting, (&metrics, &settings));
     let status = open_status(&queries, (&alerting, &overview), &metrics);
     let deps = AgentlessDeps {
@@ -308,6 +310,7 @@ async fn build_app(
         status,
         views: SavedViews::new(&queries),
         queries: QueryEngine::new(queries),
+        capsules,
         metrics,
         ingest_memory: IngestMemory::default(),
         draining: CancellationToken::new(),
@@ -331,6 +334,12 @@ async fn open_accounts(
         oidc,
         public_address: public_address.clone(),
     }))
+}
+
+/// Builder of capsules, which contain history and incidents.
+fn capsule_builder(deps: &AlertingDeps, alerting: &Arc<Alerting>) -> CapsuleBuilder {
+    let AlertingDeps { clock, catalog, directory, hosts, history, .. } = deps.clone();
+    CapsuleBuilder::new(CapsuleDeps { clock, catalog, directory, hosts, history, alerting: alerting.clone() })
 }
 
 /// Loads rules and incidents; the overview reads the same services.

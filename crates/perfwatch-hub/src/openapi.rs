@@ -30,6 +30,7 @@ use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBui
         (name = "hosts", description = "Hosts and their history"),
         (name = "query", description = "Queries over many hosts and saved views"),
         (name = "status", description = "Public status pages"),
+        (name = "capsules", description = "Incident capsules"),
         (name = "incidents", description = "Incidents and alerts"),
         (name = "rules", description = "Alert rules"),
         (name = "servers", description = "Agentless hosts (SSH)"),

@@ -1,6 +1,8 @@
 //! Command line: parses the flags, loads the configuration, runs the command.
 
 mod agent;
+#[cfg(feature = "hub")]
+mod capsule;
 mod exit;
 mod flags;
 #[cfg(feature = "hub")]

@@ -3,6 +3,8 @@
 #[cfg(feature = "hub")]
 mod backup;
 #[cfg(feature = "hub")]
+pub(crate) mod capsule;
+#[cfg(feature = "hub")]
 mod capture;
 #[cfg(feature = "hub")]
 mod export;

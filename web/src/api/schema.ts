@@ -479,6 +479,29 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/capsules": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Create an incident capsule
+         * @description Returns a file with a window of the chosen hosts: series, processes, gaps, alerts and incidents. Secrets in
+         *     command lines are always masked. The dashboard, its static viewer and other hubs open the file.
+         *
+         *     Requires the role viewer or higher.
+         */
+        post: operations["post_capsules"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/catalog": {
         parameters: {
             query?: never;
@@ -2561,6 +2584,49 @@ export interface components {
             /** @description Host key that the server offered instead of the pinned key. */
             offered_host_key: string | null;
         };
+        /** @description Content of a capsule: hosts, or an incident with its hosts, and a window. */
+        CapsuleRequest: {
+            /**
+             * @description Start of the window; default: 15 minutes before the incident, or one hour before `to`.
+             * @default null
+             */
+            from: string | null;
+            /**
+             * @description Ids or names of at most 50 hosts; default: the hosts of the incident.
+             * @default []
+             */
+            hosts: string[];
+            /**
+             * Format: uuid
+             * @description Incident that the capsule is about.
+             * @default null
+             */
+            incident: string | null;
+            /**
+             * @description Names that are replaced.
+             * @default {
+             *       "commands": false,
+             *       "hosts": false,
+             *       "users": false
+             *     }
+             */
+            mask: components["schemas"]["Masks"];
+            /**
+             * @description Note for the reader.
+             * @default null
+             */
+            note: string | null;
+            /**
+             * @description Title; default: title of the incident, or names of the hosts.
+             * @default null
+             */
+            title: string | null;
+            /**
+             * @description End of the window, at most a day after its start; default: 5 minutes after the incident, or now.
+             * @default null
+             */
+            to: string | null;
+        };
         /** @description Definitions of all metrics. */
         CatalogResponse: {
             metrics: components["schemas"]["MetricDef"][];
@@ -3898,6 +3964,24 @@ export interface components {
             name: string;
             /** @description Password in plain text. */
             password: string;
+        };
+        /** @description Kinds of names that are replaced. */
+        Masks: {
+            /**
+             * @description Removes the command lines of processes.
+             * @default false
+             */
+            commands: boolean;
+            /**
+             * @description Replaces names and ids of hosts, and removes their tags.
+             * @default false
+             */
+            hosts: boolean;
+            /**
+             * @description Replaces the names of users, of processes and of the hub.
+             * @default false
+             */
+            users: boolean;
         };
         /** @description Matches alerts by host, tag and rule. Every non-empty list must match. */
         Matcher: {
@@ -6789,6 +6873,42 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_capsules: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CapsuleRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/vnd.perfwatch.capsule": number[];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];

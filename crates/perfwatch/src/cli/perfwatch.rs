@@ -1,6 +1,7 @@
 //! Command line of `perfwatch` and its commands.
 
 use super::agent::{self, AgentFlags};
+use super::capsule::CapsuleFlags;
 use super::exit::finish;
 use super::flags::{CommonFlags, Overrides, RootFlags, push_override};
 use super::top::TopFlags;
@@ -58,6 +59,8 @@ enum Command {
     Restore(BackupFlags),
     /// Export the history of a host
     Export(ExportFlags),
+    /// Make an incident capsule: a window of hosts in one file
+    Capsule(CapsuleFlags),
     /// Rotate the encryption key
     RotateKey,
     /// Print the probe script of agentless collection
@@ -257,6 +260,7 @@ impl Cli {
                 commands::once(&self.common.load(overrides)?, once.json)
             }
             Some(Command::Top(top)) => top.run(self.common),
+            Some(Command::Capsule(capsule)) => capsule.run(),
             Some(Command::RotateKey) => encryption_keys::rotate_key(&self.common.load(overrides)?),
             Some(Command::Probe) => write_stdout(perfwatch_ssh::PROBE.as_bytes()),
             Some(Command::Capture(capture)) => {

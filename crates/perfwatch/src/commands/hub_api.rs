@@ -1,13 +1,18 @@
 //! API of a hub for commands that read: address, token and requests.
 
 use anyhow::{Context as _, bail};
-use perfwatch_agent::HubClient;
+use perfwatch_agent::{HubClient, HubResponse};
+use perfwatch_capsule::limits::MAX_FILE_BYTES;
 use perfwatch_model::printable::printable;
 use perfwatch_terminal::hub_json::decode;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Environment variable of the API token.
 const TOKEN_VARIABLE: &str = "PERFWATCH_API_TOKEN";
+
+/// Timeout of a request for a capsule: the hub builds it for at most a minute, then it is transferred.
+const CAPSULE_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// Hub of a command.
 pub(crate) struct HubAddress {
@@ -54,10 +59,29 @@ impl HubApi {
             .client
             .get(path, Some(&self.token), None)
             .map_err(|error| RequestError { status: 0, message: format!("{label}: {error}") })?;
+        if response.status == 200 { Ok(response.body) } else { Err(self.rejection(&response)) }
+    }
+
+    /// Requests a capsule.
+    ///
+    /// # Errors
+    /// Fails as [`Self::get`].
+    pub(crate) fn create_capsule(&self, request: &serde_json::Value) -> Result<Vec<u8>, RequestError> {
+        let label = self.client.label();
+        let body = request.to_string();
+        let bounds = (CAPSULE_TIMEOUT, MAX_FILE_BYTES as u64 + 1);
+        let response = self.client.post_for_file(("/api/v1/capsules", body.as_bytes()), &self.token, bounds);
+        match response {
+            Ok(Ok(file)) => Ok(file),
+            Ok(Err(response)) => Err(self.rejection(&response)),
+            Err(error) => Err(RequestError { status: 0, message: format!("{label}: {error}") }),
+        }
+    }
+
+    fn rejection(&self, response: &HubResponse) -> RequestError {
         let detail = response.error("message");
         let detail = printable(&detail);
         let reason = match response.status {
-            200 => return Ok(response.body),
             401 => {
                 format!("authentication failed: {detail}; expected an API token of the scope viewer or above")
             }
@@ -68,7 +92,7 @@ impl HubApi {
             429 => "too many requests".to_owned(),
             status => format!("HTTP {status} {detail}").trim_end().to_owned(),
         };
-        Err(RequestError { status: response.status, message: format!("{label}: {reason}") })
+        RequestError { status: response.status, message: format!("{}: {reason}", self.client.label()) }
     }
 
     /// Sends a request and decodes its response.

@@ -12,6 +12,7 @@ mod agentless;
 mod alerting;
 mod audit;
 mod body_limit;
+mod capsules;
 mod cli;
 mod collect;
 mod collection_progress;
