@@ -7,6 +7,7 @@
 //! [`Target::seeds`] and the files in `fuzz/corpus`.
 
 mod block;
+mod capsule;
 mod host;
 mod ingest;
 pub mod measure;
@@ -51,6 +52,7 @@ pub const TARGETS: &[Target] = &[
     ingest::COMPRESSED_BODY,
     ingest::CLIENT_MESSAGE,
     block::BLOCK,
+    capsule::CAPSULE,
     host::CAPTURE,
     host::COMMAND_LINE,
     operator::CONFIGURATION,

@@ -79,6 +79,7 @@ smoke_tests!(
     compressed_body,
     client_message,
     block,
+    capsule,
     capture,
     command_line,
     configuration,

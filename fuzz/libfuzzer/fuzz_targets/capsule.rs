@@ -1,0 +1,4 @@
+//! libFuzzer program of the target `capsule`.
+#![no_main]
+
+perfwatch_libfuzzer::program!("capsule");
