@@ -5,6 +5,7 @@ import { brotliCompressSync, constants, gzipSync } from 'node:zlib'
 import type { Plugin } from 'vite'
 import { defineConfig } from 'vitest/config'
 import { documentation } from './docs/plugin.ts'
+import { capsuleViewer } from './viewer.config.ts'
 
 /** Compressed copies beside the files, so that the hub never compresses the dashboard. */
 function precompress(): Plugin {
@@ -37,12 +38,12 @@ const hub = process.env.DEV_HUB ?? 'http://127.0.0.1:8000'
 
 /** Modules of the first load, beside the pages; overlays are loaded when they open. */
 const OVERLAYS = 'Combobox|Dialog|Menu|Popover|Select|Tooltip'
-const FIRST_LOAD = new RegExp(`src/(components/(TopBar|base/(?!Base(${OVERLAYS})))|lib|i18n|charts/canvas|locales/en(?!/lazy))`)
+const FIRST_LOAD = new RegExp(`src/(components/(TopBar|base/(?!Base(${OVERLAYS})))|lib|i18n|charts/(canvas|axes)|locales/en(?!/lazy))`)
 
 export default defineConfig({
   // URLs relative to the files: the hub may be mounted below any path.
   base: './',
-  plugins: [vue(), documentation(), precompress()],
+  plugins: [vue(), documentation(), capsuleViewer(), precompress()],
   // All components use `<script setup>`.
   define: { __VUE_OPTIONS_API__: false },
   build: {

@@ -155,6 +155,7 @@ export const routes: RouteRecordRaw[] = [
     props: true,
     meta: { title: 'shell.explore' },
   },
+  { path: '/capsules', component: () => import('./features/capsules/CapsulesPage.vue'), meta: { title: 'shell.capsules' } },
   { path: '/hub', component: () => import('./features/hub/HubPage.vue'), meta: { title: 'shell.hub' } },
   // Addresses of links in older notifications and bookmarks.
   { path: '/servers', redirect: '/agentless' },

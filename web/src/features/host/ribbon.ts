@@ -45,7 +45,7 @@ function addMaxima(into: Float32Array, columns: Columns, values: readonly Value[
 }
 
 /** Columns of an answer with the series of the time bar. */
-export function ribbonOf(answer: SeriesResponse, columns: Columns & { step: number }): Ribbon {
+export function ribbonOf(answer: Pick<SeriesResponse, 'from_ms' | 'to_ms'>, columns: Columns & { step: number }): Ribbon {
   const bounds = { from: answer.from_ms / 1000, to: answer.to_ms / 1000 }
   const rowOf = (key: 'cpu' | 'memory' | 'io', metric: string, instances = ['']) => {
     const values = new Float32Array(COLUMNS).fill(NaN)

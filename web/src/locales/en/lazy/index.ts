@@ -2,6 +2,7 @@
 import type { access } from './access'
 import type { agentless } from './agentless'
 import type { alerts } from './alerts'
+import type { capsules } from './capsules'
 import type { chartTools } from './chartTools'
 import type { explore } from './explore'
 import type { host } from './host'
@@ -15,6 +16,7 @@ export interface LazyTexts {
   access: typeof access
   agentless: typeof agentless
   alerts: typeof alerts
+  capsules: typeof capsules
   chartTools: typeof chartTools
   explore: typeof explore
   host: typeof host
