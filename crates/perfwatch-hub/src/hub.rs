@@ -274,8 +274,7 @@ async fn build_app(
         base_url: public_address.notification_base_url.clone(),
     };
     let (alerting, overview) = open_alerting(alerting_deps.clone(), &metrics).await?;
-    let queries = query_deps(&alerting_deps);
-    let capsules = capsule_builder(&alerting_deps, &alerting);
+    let (queries, capsules) = (query_deps(&alerting_deps), capsule_builder(&alerting_deps, &alerting));
     let pipeline = open_pipeline(alerting_deps, &alerting, (&metrics, &settings));
     let status = open_status(&queries, (&alerting, &overview), &metrics);
     let deps = AgentlessDeps {
