@@ -30,6 +30,7 @@ pub mod saved_views;
 mod schema;
 #[cfg(test)]
 mod schema_tests;
+mod schema_versions;
 pub mod servers;
 pub mod settings;
 mod shape_cache;
@@ -49,6 +50,7 @@ pub use postgres::PostgresStore;
 pub use range_set::RangeSet;
 pub use read_bounds::{HeldPermits, ReadBounds, SizeCounter};
 pub use read_size::ReadSize;
+pub use schema_versions::SchemaVersions;
 pub use sql::SqlValue;
 pub use sqlite::{SqliteOptions, SqliteStore};
 pub use store::{

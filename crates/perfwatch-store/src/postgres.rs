@@ -18,6 +18,7 @@ use crate::append::{APPEND_QUEUE_CAPACITY, Append, disk_budget_exhausted, store_
 use crate::error::{CommitError, StoreError};
 use crate::hosts::HostRecord;
 use crate::metadata;
+use crate::schema_versions::SchemaVersions;
 use crate::sql::{SqlValue, value_from_postgres};
 use crate::store::*;
 use crate::transaction::Transaction;
@@ -80,6 +81,17 @@ impl PostgresStore {
             return Err(StoreError::Rejected(message.to_owned()));
         }
         Self::start(inner).await
+    }
+
+    /// Reads the versions of the tables; changes nothing.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the server cannot be reached or is too old, or if the address is invalid.
+    pub async fn schema_versions(url: &str, clock: Arc<dyn Clock>) -> Result<SchemaVersions, StoreError> {
+        let inner = PostgresInner::new(url, String::new(), MIN_BUDGET_BYTES, clock)?;
+        let client = inner.client().await?;
+        migrate::check_server(&client).await?;
+        migrate::schema_versions(&client).await
     }
 
     async fn start(inner: Arc<PostgresInner>) -> Result<Self, StoreError> {

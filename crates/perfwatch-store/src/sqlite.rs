@@ -18,6 +18,7 @@ use crate::append::{APPEND_QUEUE_CAPACITY, Append, disk_budget_exhausted, store_
 use crate::error::{CommitError, StoreError};
 use crate::hosts::HostRecord;
 use crate::metadata;
+use crate::schema_versions::SchemaVersions;
 use crate::sql::SqlValue;
 use crate::store::*;
 use crate::transaction::Transaction;
@@ -30,7 +31,7 @@ use inner::{
 use perfwatch_files::Directory;
 use perfwatch_model::{Clock, HostId};
 use perfwatch_tsdb::Tier;
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -106,6 +107,26 @@ impl SqliteStore {
             .spawn(move || writer.run(queue))
             .map_err(|error| store_error(folder, &error))?;
         Ok(Self { inner, jobs, slots: Semaphore::new(MAX_READERS), thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Reads the versions of the tables; changes nothing. A hub may be running on the database.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if there is no database, or if the file is not a database.
+    pub fn schema_versions(folder: &Path) -> Result<SchemaVersions, StoreError> {
+        let path = folder.join(FILE_NAME);
+        if !path.exists() {
+            return Err(missing_database(folder));
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags);
+        let connection = connection.map_err(|error| open_error(folder, &error))?;
+        // Reads the header, which opening does not.
+        let sql = "SELECT count(*) FROM sqlite_master";
+        connection
+            .query_row(sql, [], |row| row.get::<_, i64>(0))
+            .map_err(|error| open_error(folder, &error))?;
+        Ok(file::schema_versions(&connection))
     }
 
     /// Opens the database read-only while a hub may be running on it.

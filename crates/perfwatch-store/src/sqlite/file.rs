@@ -2,6 +2,7 @@
 
 use super::inner::{BUSY_TIMEOUT, FILE_NAME, PAGE_BYTES, SqliteInner, SqliteOptions, store_error};
 use crate::error::StoreError;
+use crate::schema_versions::SchemaVersions;
 use perfwatch_files::Directory;
 use rusqlite::{Connection, OptionalExtension as _};
 use rustix::io::Errno;
@@ -64,20 +65,17 @@ pub(super) fn limit_pages(connection: &Connection, inner: &SqliteInner) -> rusql
     connection.execute_batch(&format!("PRAGMA max_page_count={pages}"))
 }
 
-pub(super) fn migrate(connection: &mut Connection) -> Result<(), String> {
-    let supported =
-        migrations::migrations::runner().get_migrations().iter().map(refinery::Migration::version).max();
+/// Versions of the tables.
+pub(super) fn schema_versions(connection: &Connection) -> SchemaVersions {
     let current: Option<i32> = connection
         .query_row("SELECT max(version) FROM refinery_schema_history", [], |row| row.get(0))
         .optional()
         .unwrap_or_default()
         .flatten();
-    if current > supported {
-        return Err(format!(
-            "database schema version {} is newer than this PerfWatch supports ({}); upgrade PerfWatch",
-            current.unwrap_or_default(),
-            supported.unwrap_or_default()
-        ));
-    }
+    SchemaVersions::new(current, &migrations::migrations::runner())
+}
+
+pub(super) fn migrate(connection: &mut Connection) -> Result<(), String> {
+    schema_versions(connection).reject_newer()?;
     migrations::migrations::runner().run(connection).map(|_| ()).map_err(|error| error.to_string())
 }

@@ -40,6 +40,21 @@ async fn concurrent_startup_migrates_once() {
 }
 
 #[tokio::test]
+async fn schema_versions_are_read_without_a_change() {
+    let server = postgres_server();
+    let url = server.database("schema_versions");
+    let read = || PostgresStore::schema_versions(&url, Arc::new(SystemClock::new()));
+    assert_eq!(read().await.unwrap().current, None);
+    assert_eq!(read().await.unwrap().current, None, "nothing is created");
+    drop(connect(&url, "one").await.unwrap());
+    let versions = read().await.unwrap();
+    assert_eq!(versions.current, Some(versions.supported));
+    let other = url.replace("schema_versions", "missing_database");
+    let missing = PostgresStore::schema_versions(&other, Arc::new(SystemClock::new())).await;
+    assert!(missing.unwrap_err().to_string().contains("does not exist"));
+}
+
+#[tokio::test]
 async fn backup_restores_across_engines() {
     let server = postgres_server();
     let store: Arc<dyn Store> = Arc::new(connect(&server.database("source"), "one").await.unwrap());

@@ -45,6 +45,25 @@ async fn newer_schema_and_foreign_files_are_rejected() {
 }
 
 #[tokio::test]
+async fn schema_versions_are_read_without_a_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let history = folder.path().join("history");
+    assert!(SqliteStore::schema_versions(&history).is_err() && !history.exists(), "no database");
+    let running = open_sqlite(folder.path(), 1 << 30).unwrap();
+    let versions = SqliteStore::schema_versions(&history).unwrap();
+    assert_eq!(versions.current, Some(versions.supported), "beside a running hub");
+    drop(running);
+    let empty = folder.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    std::fs::write(empty.join("history.db"), "").unwrap();
+    assert_eq!(SqliteStore::schema_versions(&empty).unwrap().current, None);
+    assert_eq!(std::fs::metadata(empty.join("history.db")).unwrap().len(), 0, "nothing is created");
+    std::fs::write(empty.join("history.db"), vec![b'x'; 20_000]).unwrap();
+    let error = SqliteStore::schema_versions(&empty).unwrap_err().to_string();
+    assert!(error.contains("not a database"), "{error}");
+}
+
+#[tokio::test]
 async fn backup_is_consistent_under_writes() {
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(open_sqlite(folder.path(), 1 << 30).unwrap());
