@@ -9,7 +9,7 @@ use rustls::crypto::aws_lc_rs;
 use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use ureq::tls::{TlsConfig, TlsProvider};
 
 /// Prefix of every enrollment token.
@@ -41,6 +41,8 @@ pub struct HubResponse {
     pub body: String,
     /// Delay that the header `Retry-After` requests.
     pub retry_after: Option<Duration>,
+    /// Time of the hub or of its proxy, exact to the second: the header `Date`.
+    pub date: Option<SystemTime>,
 }
 
 impl HubResponse {
@@ -210,15 +212,13 @@ fn read_response(
     mut response: ureq::http::Response<ureq::Body>,
     max_bytes: u64,
 ) -> Result<HubResponse, String> {
-    let retry_after = response
-        .headers()
-        .get("Retry-After")
-        .and_then(|value| value.to_str().ok()?.parse().ok())
-        .map(Duration::from_secs);
+    let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+    let retry_after = header("Retry-After").and_then(|text| text.parse().ok()).map(Duration::from_secs);
+    let date = header("Date").and_then(|text| httpdate::parse_http_date(text).ok());
     let mut body = String::new();
     let result = response.body_mut().as_reader().take(max_bytes).read_to_string(&mut body);
     result.map_err(|error| error.to_string())?;
-    Ok(HubResponse { status: response.status().as_u16(), body, retry_after })
+    Ok(HubResponse { status: response.status().as_u16(), body, retry_after, date })
 }
 
 /// File of the agent secret.

@@ -56,6 +56,12 @@ pub fn load_host_id(state: &Path, source: &dyn Source, has_token: bool) -> Resul
     Ok(host)
 }
 
+/// Identifier of the machine that differs from that of the state directory; `None` if the directory belongs to
+/// this machine or is unused.
+pub fn foreign_identifier(state: &Path, source: &dyn Source) -> Option<String> {
+    Fingerprint::load(state).difference(&Fingerprint::read(source)).map(str::to_owned)
+}
+
 /// Deletes what belongs to another machine. The fingerprint is deleted last: after an interruption, the next
 /// start continues.
 fn delete_foreign_state(state: &Path) -> std::io::Result<()> {

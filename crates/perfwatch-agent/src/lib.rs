@@ -31,7 +31,7 @@ pub use credential::AgentToken;
 pub use error::{AgentConfigError, AgentError};
 pub use heartbeat::{HeartbeatError, check_heartbeat};
 pub use hub_client::{EnrollError, HubClient, HubResponse, StoredSecret, load_secret, save_secret};
-pub use identity::{host_name, load_host_id};
+pub use identity::{foreign_identifier, host_name, load_host_id};
 pub use self_metrics::METRICS;
 pub use timeout_source::TimeoutSource;
 pub use url::is_unencrypted;

@@ -28,7 +28,8 @@ fn only_hub_rejections_drop_snapshots() {
         (429, rejection, "retry"),
         (503, rejection, "retry"),
     ] {
-        let outcome = match classify(&HubResponse { status, body: body.to_owned(), retry_after: None }, 0) {
+        let response = HubResponse { status, body: body.to_owned(), retry_after: None, date: None };
+        let outcome = match classify(&response, 0) {
             PushOutcome::Acked(_) => "acked",
             PushOutcome::ShapesRequested => "shapes",
             PushOutcome::Rejected(_) => "rejected",

@@ -9,7 +9,7 @@ use crate::public_address::PublicUrl;
 pub use crate::timed::ConnectionTimeouts;
 use crate::timed::{TimedBody, TimedStream};
 use crate::tls::Certificate;
-pub use crate::tls::TlsFiles;
+pub use crate::tls::{TlsFiles, check_certificate};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};

@@ -11,6 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use x509_cert::der::Decode as _;
 
 /// Interval at which the certificate files are checked for changes.
 const CERTIFICATE_POLL_INTERVAL: Duration = Duration::from_secs(5);
@@ -111,6 +112,29 @@ fn load_certificate(files: &TlsFiles) -> io::Result<LoadedCertificate> {
         .map_err(|error| certificate_error(&files.cert, &error))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(LoadedCertificate { config: Arc::new(config), own })
+}
+
+/// Times between which a certificate is valid, as Unix seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CertificateValidity {
+    /// Start of the validity.
+    pub not_before_s: u64,
+    /// End of the validity.
+    pub not_after_s: u64,
+}
+
+/// Loads certificate and key as the listener does, and returns the validity of the certificate.
+///
+/// # Errors
+/// Returns an error that names the file if a file is missing or invalid, or the key does not match.
+pub fn check_certificate(files: &TlsFiles) -> io::Result<CertificateValidity> {
+    let own = load_certificate(files)?.own;
+    let parsed = x509_cert::Certificate::from_der(&own);
+    let validity = parsed.map_err(|error| certificate_error(&files.cert, &error))?.tbs_certificate.validity;
+    Ok(CertificateValidity {
+        not_before_s: validity.not_before.to_unix_duration().as_secs(),
+        not_after_s: validity.not_after.to_unix_duration().as_secs(),
+    })
 }
 
 /// Modification times of certificate and key; `None` if a file is missing.

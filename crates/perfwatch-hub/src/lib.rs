@@ -17,5 +17,5 @@ mod ws;
 
 pub use config::{EncryptionKeys, HubConfig, HubConfigError, InitialAdmin};
 pub use hub::{Hub, HubDependencies, HubError};
-pub use perfwatch_http::listener::TlsFiles;
+pub use perfwatch_http::listener::{TlsFiles, check_certificate};
 pub use perfwatch_http::rate_limit::RateLimitConfig;

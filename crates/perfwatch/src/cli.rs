@@ -6,6 +6,8 @@ mod capsule;
 mod exit;
 mod flags;
 #[cfg(feature = "hub")]
+mod manual;
+#[cfg(feature = "hub")]
 mod perfwatch;
 #[cfg(feature = "hub")]
 mod top;

@@ -32,6 +32,6 @@ pub(crate) use export::export;
 pub(crate) use once::once;
 pub(crate) use run::{Revoked, run_agent};
 #[cfg(feature = "hub")]
-pub(crate) use run::{run_all, run_hub};
+pub(crate) use run::{hub_config, run_all, run_hub};
 #[cfg(feature = "hub")]
 pub(crate) use simulate::simulate;

@@ -7,6 +7,7 @@ mod load;
 mod settings;
 mod values;
 
+pub(crate) use load::config_file;
 pub use load::{ConfigError, load, load_with_warnings, parse_text};
 #[cfg(feature = "hub")]
 pub(crate) use settings::OidcSettings;

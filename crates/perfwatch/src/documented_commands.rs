@@ -8,14 +8,18 @@ use std::path::{Path, PathBuf};
 
 /// Other programs that occur in commands.
 const PROGRAMS: &[&str] = &[
+    "apt-get",
     "base64",
     "cat",
     "docker",
     "echo",
     "grep",
     "helm",
+    "install",
+    "journalctl",
     "kill",
     "kubectl",
+    "mkdir",
     "openssl",
     "sh",
     "systemctl",
@@ -88,6 +92,9 @@ fn problem(command: &str, routes: &[Vec<String>]) -> Option<String> {
     let mut words: Vec<&String> = words.iter().skip_while(is_assignment).collect();
     if words.first().is_some_and(|word| *word == "sudo") {
         words.remove(0);
+        // The user of a service.
+        let options = if words.first().is_some_and(|word| *word == "-u") { 2 } else { 0 };
+        words.drain(..options.min(words.len()));
     }
     if let Some(redirection) = words.iter().position(|word| word.starts_with('>') || word.starts_with('<')) {
         words.truncate(redirection);
@@ -165,6 +172,7 @@ fn wrong_commands_are_found() {
         ("perfwatch user list --hue", "unexpected argument '--hue'"),
         ("echo x | perfwatch usr list", "unrecognized subcommand 'usr'"),
         ("T=$(perfwatch user token)", "required arguments were not provided"),
+        ("sudo -u perfwatch perfwatch user lst", "unrecognized subcommand 'lst'"),
         ("perfwatch-agent --store x", "unexpected argument '--store'"),
         ("make everything", "no target everything"),
         ("curl -H 'A: b' 'http://127.0.0.1:8000/api/v1/machines?x=1'", "no route /api/v1/machines"),

@@ -18,7 +18,7 @@ const KEY_HEX_LEN: usize = 64;
 const KEY_FILE: &str = "encryption.key";
 
 /// Path of the key file that is created if `hub.encryption_key` is empty.
-fn key_path(settings: &Settings) -> PathBuf {
+pub(crate) fn key_path(settings: &Settings) -> PathBuf {
     settings.data.join(KEY_FILE)
 }
 
@@ -51,34 +51,46 @@ fn generate_key() -> anyhow::Result<String> {
     }))
 }
 
-/// Loads the keys of the configuration or of the key file; creates the file if there is neither.
-pub(crate) fn load_or_create(settings: &Settings) -> anyhow::Result<EncryptionKeys> {
+/// Loads the keys of the configuration or of the key file; `None` if there is neither.
+pub(crate) fn load(settings: &Settings) -> anyhow::Result<Option<EncryptionKeys>> {
     if let Some(secret) = &settings.hub.encryption_key {
         let keys = secret.read().and_then(|text| parse(&text));
-        return keys.map(EncryptionKeys).map_err(|error| anyhow::anyhow!("hub.encryption_key: {error}"));
+        let keys = keys.map_err(|error| anyhow::anyhow!("hub.encryption_key: {error}"))?;
+        return Ok(Some(EncryptionKeys(keys)));
     }
     let path = key_path(settings);
     let context = || path.display().to_string();
     match std::fs::read_to_string(&path) {
-        Ok(text) => parse(&text).map(EncryptionKeys).map_err(anyhow::Error::msg).with_context(context),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let directory = Directory::create_private(&settings.data)
-                .with_context(|| settings.data.display().to_string())?;
-            let text = generate_key()?;
-            let mut file = directory.create_new(KEY_FILE).with_context(context)?;
-            writeln!(file, "{text}").and_then(|()| file.sync_all()).with_context(context)?;
-            let file = context();
-            tracing::info!(file, "created an encryption key; store a copy separately from backups");
-            if matches!(crate::store::store_url(settings)?, StoreUrl::Postgres(_)) {
-                tracing::warn!(
-                    "hubs that share a database need the same encryption key; \
-                     set hub.encryption_key or copy this file"
-                );
-            }
-            parse(&text).map(EncryptionKeys).map_err(anyhow::Error::msg)
+        Ok(text) => {
+            let keys = parse(&text).map_err(anyhow::Error::msg).with_context(context)?;
+            Ok(Some(EncryptionKeys(keys)))
         }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(context),
     }
+}
+
+/// Loads the keys as [`load`]; creates the key file if there are none.
+pub(crate) fn load_or_create(settings: &Settings) -> anyhow::Result<EncryptionKeys> {
+    if let Some(keys) = load(settings)? {
+        return Ok(keys);
+    }
+    let path = key_path(settings);
+    let context = || path.display().to_string();
+    let directory =
+        Directory::create_private(&settings.data).with_context(|| settings.data.display().to_string())?;
+    let text = generate_key()?;
+    let mut file = directory.create_new(KEY_FILE).with_context(context)?;
+    writeln!(file, "{text}").and_then(|()| file.sync_all()).with_context(context)?;
+    let file = context();
+    tracing::info!(file, "created an encryption key; store a copy separately from backups");
+    if matches!(crate::store::store_url(settings)?, StoreUrl::Postgres(_)) {
+        tracing::warn!(
+            "hubs that share a database need the same encryption key; \
+             set hub.encryption_key or copy this file"
+        );
+    }
+    parse(&text).map(EncryptionKeys).map_err(anyhow::Error::msg)
 }
 
 /// Inserts a new key before the existing keys. The hub re-encrypts all secrets with the new key

@@ -6,6 +6,7 @@ mod commands;
 pub mod config;
 #[cfg(test)]
 mod docgen;
+mod doctor;
 #[cfg(all(test, feature = "hub"))]
 mod documented_commands;
 #[cfg(feature = "hub")]
@@ -14,6 +15,7 @@ mod program;
 mod reload;
 #[cfg(feature = "hub")]
 mod runtime;
+mod service_manager;
 mod shutdown;
 #[cfg(feature = "hub")]
 pub mod simulate;

@@ -30,6 +30,14 @@ fn parse_levels(settings: &LogSettings) -> anyhow::Result<Targets> {
     })
 }
 
+/// Validates the settings without applying them.
+///
+/// # Errors
+/// Fails if the level is invalid.
+pub(crate) fn validate(settings: &LogSettings) -> anyhow::Result<()> {
+    parse_levels(settings).map(|_| ())
+}
+
 /// Applies the level of changed settings.
 ///
 /// # Errors

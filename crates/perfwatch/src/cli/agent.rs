@@ -5,6 +5,7 @@ use super::flags::{CommonFlags, Overrides, RootFlags, push_override};
 use crate::commands::health::check_agent;
 use crate::commands::install::{InstallFlags, install};
 use crate::commands::run_agent;
+use crate::doctor::{DoctorFlags, check_agent_installation};
 use crate::program::Program;
 use clap::{Args, Parser, Subcommand};
 use std::process::ExitCode;
@@ -20,7 +21,7 @@ struct AgentCli {
 }
 
 /// Commands and flags of the program.
-#[cfg(all(test, feature = "hub"))]
+#[cfg(feature = "hub")]
 pub(crate) fn command() -> clap::Command {
     <AgentCli as clap::CommandFactory>::command()
 }
@@ -54,6 +55,8 @@ enum AgentCommand {
     Install(InstallFlags),
     /// Check the agent of this data directory; exit code 0 if it collects
     Health,
+    /// Check configuration, data, credential, hub, clock and collectors, with remedies
+    Doctor(DoctorFlags),
 }
 
 /// Entry point of `perfwatch-agent`.
@@ -71,11 +74,11 @@ pub(super) fn dispatch(common: CommonFlags, agent: AgentFlags, program: Program)
     push_override(&mut overrides, "agent.name", agent.name);
     push_override(&mut overrides, "agent.interval", agent.interval);
     agent.roots.push_overrides(&mut overrides);
-    let settings = common.load(overrides)?;
     match agent.command {
-        None => run_agent(&settings),
-        Some(AgentCommand::Health) => check_agent(&settings),
-        Some(AgentCommand::Install(flags)) => install(&settings, &flags, program),
+        None => run_agent(&common.load(overrides)?),
+        Some(AgentCommand::Health) => check_agent(&common.load(overrides)?),
+        Some(AgentCommand::Doctor(flags)) => check_agent_installation(common.inspect(overrides), flags),
+        Some(AgentCommand::Install(flags)) => install(&common.load(overrides)?, &flags, program),
     }
 }
 

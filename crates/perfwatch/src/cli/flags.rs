@@ -1,6 +1,7 @@
 //! Flags shared by several commands, and their overrides of the configuration.
 
-use crate::config::{self, Settings};
+use crate::config::{self, ConfigError, Settings};
+use crate::doctor::Inspected;
 use crate::reload::{self, ConfigSource};
 use crate::telemetry;
 use clap::Args;
@@ -61,6 +62,12 @@ fn has_secret(key: &str, value: &str) -> bool {
     }
 }
 
+/// Environment variables of this process that are text.
+fn environment() -> Vec<(String, String)> {
+    let variables = std::env::vars_os();
+    variables.filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))).collect()
+}
+
 impl RootFlags {
     pub(super) fn push_overrides(self, overrides: &mut Overrides) {
         push_override(overrides, "agent.host_root", self.host_root);
@@ -78,14 +85,32 @@ impl CommonFlags {
         self
     }
 
+    /// Adds the flags to the overrides.
+    fn push_overrides(&mut self, overrides: &mut Overrides) {
+        push_override(overrides, "data", self.data.take());
+        push_override(overrides, "log.level", self.log_level.take());
+        push_override(overrides, "log.format", self.log_format.take());
+    }
+
+    /// Loads the settings for `doctor`, which reports what is wrong with them. Starts no logging.
+    pub(super) fn inspect(mut self, mut overrides: Overrides) -> Result<Inspected, ConfigError> {
+        self.push_overrides(&mut overrides);
+        let environment = environment();
+        let file = config::config_file(self.config.as_deref(), &environment);
+        let (settings, warnings) =
+            config::load_with_warnings(self.config.as_deref(), &environment, &overrides)?;
+        telemetry::validate(&settings.log).map_err(|error| ConfigError {
+            location: "settings".to_owned(),
+            key: String::new(),
+            message: error.to_string(),
+        })?;
+        Ok(Inspected { settings, file, warnings })
+    }
+
     /// Loads the settings and starts logging.
-    pub(super) fn load(self, mut overrides: Overrides) -> anyhow::Result<Settings> {
-        push_override(&mut overrides, "data", self.data);
-        push_override(&mut overrides, "log.level", self.log_level);
-        push_override(&mut overrides, "log.format", self.log_format);
-        let environment: Vec<(String, String)> = std::env::vars_os()
-            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
+    pub(super) fn load(mut self, mut overrides: Overrides) -> anyhow::Result<Settings> {
+        self.push_overrides(&mut overrides);
+        let environment = environment();
         let (settings, warnings) =
             config::load_with_warnings(self.config.as_deref(), &environment, &overrides)?;
         telemetry::start(&settings.log)?;

@@ -4,11 +4,13 @@ use super::agent::{self, AgentFlags};
 use super::capsule::CapsuleFlags;
 use super::exit::finish;
 use super::flags::{CommonFlags, Overrides, RootFlags, push_override};
+use super::manual::{CompletionFlags, DescribedProgram, ManFlags, print_completions, write_pages};
 use super::top::TopFlags;
 use crate::commands;
 use crate::commands::health::{HubCheck, check_hub};
 use crate::commands::user::{UserCommand, manage_users};
 use crate::config::{Duration, Settings};
+use crate::doctor::{DoctorFlags, check_hub_installation};
 use crate::encryption_keys;
 use crate::program::Program;
 use crate::simulate::Simulation;
@@ -34,9 +36,16 @@ struct Cli {
 }
 
 /// Commands and flags of the program.
-#[cfg(test)]
 pub(crate) fn command() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
+}
+
+/// Command line of a program.
+fn described(program: DescribedProgram) -> clap::Command {
+    match program {
+        DescribedProgram::Perfwatch => command(),
+        DescribedProgram::PerfwatchAgent => agent::command(),
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -47,6 +56,8 @@ enum Command {
     Agent(AgentFlags),
     /// Check a running hub; exit code 0 if it is healthy
     Health(HubCheck),
+    /// Check configuration, data, keys, port, store, clock, agents and disk, with remedies
+    Doctor(HubDoctorFlags),
     /// Manage users and their API tokens
     User(UserFlags),
     /// Print one snapshot of this machine
@@ -63,6 +74,10 @@ enum Command {
     Capsule(CapsuleFlags),
     /// Rotate the encryption key
     RotateKey,
+    /// Print the completion script of a shell
+    Completions(CompletionFlags),
+    /// Write manual pages to a directory
+    Man(ManFlags),
     /// Print the probe script of agentless collection
     Probe,
     /// Simulate a fleet of hosts for demos and load tests
@@ -92,6 +107,18 @@ struct HubFlags {
     /// Redis shared by several hubs: redis://host:6379, or file:PATH
     #[arg(long, value_name = "URL")]
     redis: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct HubDoctorFlags {
+    #[command(flatten)]
+    doctor: DoctorFlags,
+    /// Listen address of the hub [default: 127.0.0.1:8000]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Database: sqlite:DIRECTORY or postgres://… [default: SQLite in the data directory]
+    #[arg(long, value_name = "STORE")]
+    store: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -232,6 +259,11 @@ impl Cli {
             }
             Some(Command::Agent(flags)) => agent::dispatch(self.common, flags, Program::Full),
             Some(Command::Health(check)) => check_hub(&self.common.load(overrides)?, &check),
+            Some(Command::Doctor(flags)) => {
+                push_override(&mut overrides, "hub.listen", flags.listen);
+                push_override(&mut overrides, "hub.store", flags.store);
+                check_hub_installation(self.common.inspect(overrides), flags.doctor)
+            }
             Some(Command::User(user)) => {
                 push_override(&mut overrides, "hub.store", user.store);
                 manage_users(&self.common.load(overrides)?, user.command)
@@ -262,6 +294,8 @@ impl Cli {
             Some(Command::Top(top)) => top.run(self.common),
             Some(Command::Capsule(capsule)) => capsule.run(),
             Some(Command::RotateKey) => encryption_keys::rotate_key(&self.common.load(overrides)?),
+            Some(Command::Completions(flags)) => print_completions(flags.shell, described(flags.program)),
+            Some(Command::Man(flags)) => write_pages(&flags.directory, described(flags.program)),
             Some(Command::Probe) => write_stdout(perfwatch_ssh::PROBE.as_bytes()),
             Some(Command::Capture(capture)) => {
                 capture.roots.push_overrides(&mut overrides);
@@ -279,5 +313,30 @@ mod tests {
     #[test]
     fn cli_definition_is_valid() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn pages_cover_every_command() {
+        let cases = [
+            (
+                DescribedProgram::Perfwatch,
+                ["perfwatch.1", "perfwatch-doctor.1", "perfwatch-user-add.1"],
+                "listen",
+            ),
+            (
+                DescribedProgram::PerfwatchAgent,
+                ["perfwatch-agent.1", "perfwatch-agent-install.1", "perfwatch-agent-doctor.1"],
+                "hub",
+            ),
+        ];
+        for (program, pages, flag) in cases {
+            let folder = tempfile::tempdir().unwrap();
+            write_pages(folder.path(), described(program)).unwrap();
+            let read = |page: &&str| std::fs::read_to_string(folder.path().join(page)).unwrap();
+            assert!(pages.iter().map(read).all(|page| page.contains(".SH NAME")));
+            assert!(read(&pages[0]).contains(&format!("\\-\\-{flag}")), "{}", read(&pages[0]));
+        }
+        let error = write_pages("/nowhere".as_ref(), command()).unwrap_err();
+        assert!(format!("{error:#}").contains("/nowhere"));
     }
 }

@@ -13,7 +13,7 @@ pub(crate) fn check_agent(settings: &Settings) -> anyhow::Result<()> {
 }
 
 #[cfg(feature = "hub")]
-pub(crate) use hub::{HubCheck, check_hub};
+pub(crate) use hub::{HubCheck, check_hub, local_url};
 
 #[cfg(feature = "hub")]
 mod hub {
@@ -62,7 +62,7 @@ mod hub {
     }
 
     /// URL of a hub on this machine. A TLS port answers both probes without TLS.
-    fn local_url(listen: &str) -> anyhow::Result<String> {
+    pub(crate) fn local_url(listen: &str) -> anyhow::Result<String> {
         let address: SocketAddr = listen
             .replace("localhost:", "127.0.0.1:")
             .parse()

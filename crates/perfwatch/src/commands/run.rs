@@ -14,6 +14,8 @@ use perfwatch_files::Directory;
 pub(crate) use agent::{Revoked, run_agent};
 #[cfg(feature = "hub")]
 pub(crate) use hub::{run_all, run_hub};
+#[cfg(feature = "hub")]
+pub(crate) use hub_config::hub_config;
 
 /// Restricts the data directory and its keys to the user of this process. The directory may be read-only or
 /// missing: what needs it reports the reason.

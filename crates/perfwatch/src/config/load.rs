@@ -46,6 +46,12 @@ pub fn load(
     load_with_warnings(file, environment, flags).map(|(settings, _)| settings)
 }
 
+/// Path of the configuration file: from the flag or `PERFWATCH_CONFIG`.
+pub(crate) fn config_file(file: Option<&Path>, environment: &[(String, String)]) -> Option<PathBuf> {
+    let config = environment.iter().find(|(key, path)| key == "PERFWATCH_CONFIG" && !path.trim().is_empty());
+    file.map(Path::to_owned).or_else(|| config.map(|(_, path)| PathBuf::from(path)))
+}
+
 /// Reads the file (from the flag or `PERFWATCH_CONFIG`, optional), then `PERFWATCH_*` variables,
 /// then flags as `(key, value)`. Later sources override earlier sources. Returns the settings, and a warning
 /// for each variable that is no setting.
@@ -60,10 +66,8 @@ pub fn load_with_warnings(
     environment: &[(String, String)],
     flags: &[(&'static str, String)],
 ) -> Result<(Settings, Vec<String>), ConfigError> {
-    let config = environment.iter().find(|(key, path)| key == "PERFWATCH_CONFIG" && !path.trim().is_empty());
-    let named = config.map(|(_, path)| PathBuf::from(path));
     let mut warnings = Vec::new();
-    let mut tree = match file.map(Path::to_owned).or(named) {
+    let mut tree = match config_file(file, environment) {
         Some(path) => read_file(&path)?,
         None => Value::Object(Map::new()),
     };

@@ -6,8 +6,15 @@ use std::path::Path;
 use std::process::Command;
 
 /// Pages with blocks that are marked.
-const PAGES: &[&str] =
-    &["AGENTS.md", "API.md", "BACKUP.md", "FIRST-STEPS.md", "QUICK-START.md", "TROUBLESHOOTING.md"];
+const PAGES: &[&str] = &[
+    "AGENTS.md",
+    "API.md",
+    "BACKUP.md",
+    "FIRST-STEPS.md",
+    "PACKAGES.md",
+    "QUICK-START.md",
+    "TROUBLESHOOTING.md",
+];
 /// Address of the hub in the documentation.
 const DOCUMENTED_ADDRESS: &str = "127.0.0.1:8000";
 

@@ -29,6 +29,7 @@ mod host_events;
 mod host_tags;
 mod identity;
 mod ingest;
+mod installation;
 mod jump_hosts;
 mod live;
 mod multi_hub;

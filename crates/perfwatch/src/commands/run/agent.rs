@@ -1,6 +1,7 @@
 //! Role of the agent: collects and pushes until a signal or its revocation.
 
 use crate::config::Settings;
+use crate::service_manager::{notify_ready, notify_stopping};
 use crate::shutdown::Shutdown;
 use anyhow::Context as _;
 use perfwatch_agent::Agent;
@@ -13,8 +14,10 @@ pub(crate) fn run_agent(settings: &Settings) -> anyhow::Result<()> {
     let config = settings.agent_config().map_err(anyhow::Error::msg)?;
     super::restrict_data(settings);
     let agent = Agent::start(&config, Arc::new(SystemClock::new()), shutdown.trigger()).context("agent")?;
+    notify_ready();
     // The pusher reads the token file again when the hub rejects the credential.
     shutdown.wait(|| {});
+    notify_stopping();
     let revoked = agent.is_revoked();
     agent.stop();
     if revoked { Err(Revoked.into()) } else { Ok(()) }

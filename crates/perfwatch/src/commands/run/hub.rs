@@ -2,6 +2,8 @@
 
 use super::hub_config::hub_config;
 use crate::config::Settings;
+use crate::encryption_keys;
+use crate::service_manager::{notify_ready, notify_stopping};
 use crate::shutdown::Shutdown;
 use crate::stdout::write_stdout;
 use crate::store;
@@ -24,7 +26,9 @@ pub(crate) fn run_hub(settings: &Settings) -> anyhow::Result<()> {
     let shutdown = Shutdown::install()?;
     let (runtime, hub) = start_hub(settings, Arc::new(SystemClock::new()), false)?;
     print_url(&hub);
+    notify_ready();
     shutdown.wait(|| hub.reload());
+    notify_stopping();
     stop_hub(runtime, hub);
     Ok(())
 }
@@ -47,7 +51,9 @@ pub(crate) fn run_all(settings: &Settings) -> anyhow::Result<()> {
     config.ca = None;
     let agent = Agent::start(&config, clock, || {}).context("agent")?;
     print_url(&hub);
+    notify_ready();
     shutdown.wait(|| hub.reload());
+    notify_stopping();
     // The agent stops first, so that the hub still accepts its last snapshot.
     agent.stop();
     stop_hub(runtime, hub);
@@ -60,7 +66,9 @@ fn start_hub(
     embedded_agent: bool,
 ) -> anyhow::Result<(Runtime, Hub)> {
     super::restrict_data(settings);
-    let config = HubConfig { embedded_agent, ..hub_config(settings)? };
+    let config = hub_config(settings)?;
+    let secret_keys = encryption_keys::load_or_create(settings)?;
+    let config = HubConfig { embedded_agent, secret_keys, ..config };
     let catalog = Arc::new(perfwatch_collect::catalog(perfwatch_agent::METRICS));
     let runtime = Builder::new_multi_thread().enable_all().build().context("runtime")?;
     let store = runtime.block_on(store::open(settings, clock.clone()))?;

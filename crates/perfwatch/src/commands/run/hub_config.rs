@@ -2,7 +2,7 @@
 
 use super::configured::configured_settings;
 use crate::config::{OidcSettings, Secret, Settings};
-use crate::{encryption_keys, store};
+use crate::store;
 use anyhow::Context as _;
 use ipnet::IpNet;
 use perfwatch_auth::SessionLifetimes;
@@ -17,8 +17,8 @@ const MIN_SPARE_FILES: usize = 200;
 /// Minimum number of connections, whatever the open file limit is.
 const MIN_CONNECTIONS: usize = 100;
 
-/// Converts and validates the settings of the hub; creates the encryption key if there is none.
-pub(super) fn hub_config(settings: &Settings) -> anyhow::Result<HubConfig> {
+/// Converts and validates the settings of the hub, without its encryption keys.
+pub(crate) fn hub_config(settings: &Settings) -> anyhow::Result<HubConfig> {
     let hub = &settings.hub;
     let listen = hub.listen.replace("localhost:", "127.0.0.1:").parse().with_context(|| {
         format!("hub.listen: invalid address {:?}; expected ADDRESS:PORT, such as 127.0.0.1:8000", hub.listen)
@@ -64,7 +64,6 @@ pub(super) fn hub_config(settings: &Settings) -> anyhow::Result<HubConfig> {
         max_connections_per_address: hub.limits.max_connections_per_address,
         downloads: settings.data.join("downloads"),
         redis: redis.filter(|url| !url.is_empty()).map(Into::into),
-        secret_keys: encryption_keys::load_or_create(settings)?,
         collection_workers: hub.agentless.workers.clamp(1, 100),
         interval: hub.interval.map(|interval| interval.0),
         configured: configured_settings(settings),
