@@ -7,7 +7,7 @@ NPM ?= npm --no-audit --no-fund --loglevel=error
 # The agent without the hub, with the features of dependencies that the whole workspace selects.
 LEAN_AGENT = --workspace --exclude perfwatch-bench --exclude perfwatch-fuzz --no-default-features --bin perfwatch-agent
 
-.PHONY: run test check bench docs web release clean deny
+.PHONY: run test check bench docs web release dist clean deny
 
 run: web
 	$(CARGO) run --locked --profile quick -p perfwatch --bin perfwatch -- $(ARGS)
@@ -34,6 +34,7 @@ test: check deny
 	cd web && $(NPM) run -s test
 	scripts/ensure-browser
 	scripts/ensure-kubernetes-tools
+	scripts/ensure-debian-root
 	target/tools/kubernetes/bin/python -m unittest discover --quiet --start-directory deploy/tests
 	cd web && $(NPM) run -s e2e
 
@@ -48,6 +49,7 @@ bench: web
 	scripts/ensure-postgres
 	scripts/ensure-sshd
 	$(CARGO) build --locked --profile quick -p perfwatch -p perfwatch-bench
+	target/quick/perfwatch-bench alerts
 	target/quick/perfwatch-bench collect
 	target/quick/perfwatch-bench live
 	target/quick/perfwatch-bench ingest
@@ -66,6 +68,10 @@ docs: web/node_modules/.installed
 
 release: web
 	$(CARGO) build --locked --release -p perfwatch
+
+# Static programs, Debian packages, SBOM and checksums: docs/PACKAGES.md.
+dist: web
+	scripts/dist
 
 # Checks dependencies: security advisories, licenses, sources and banned crates.
 deny:
