@@ -1,7 +1,7 @@
 //! `/api/v1/status-pages` and the answer to their visitors, by `perfwatch-status`.
 
 use crate::app::App;
-use crate::config::BaseUrl;
+use perfwatch_http::public_address::BaseUrl;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
