@@ -1,12 +1,12 @@
 //! `/api/v1/status-pages` and the answer to their visitors, by `perfwatch-status`.
 
 use crate::app::App;
-use perfwatch_http::public_address::BaseUrl;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::{Extension, Json};
 use perfwatch_http::body::JsonBody;
+use perfwatch_http::public_address::BaseUrl;
 use perfwatch_http::{ApiError, Audited, Caller, shared_json};
 use perfwatch_status::public::PublicStatusResponse;
 use perfwatch_status::response::{
