@@ -5,6 +5,7 @@ use crate::competitors;
 use crate::fleet::BenchHub;
 use crate::process::{Running, spawn_sleepers};
 use crate::store::Scratch;
+use crate::tiny::shorten;
 use anyhow::Context as _;
 use perfwatch_model::{Clock, SystemClock};
 use std::process::Command;
@@ -61,7 +62,7 @@ pub(crate) fn run(seconds: u64) -> anyhow::Result<()> {
             })
         };
         // Excludes the startup from the measurement.
-        std::thread::sleep(STARTUP_DELAY);
+        std::thread::sleep(shorten(STARTUP_DELAY));
         let cpu = |process: &Running| process.cpu_seconds();
         let before = (cpu(&agent_process)?, exporter_process.as_ref().map(cpu).transpose()?);
         std::thread::sleep(Duration::from_secs(seconds));

@@ -4,6 +4,7 @@
 use crate::fleet::BenchHub;
 use crate::process::{cpu_seconds, percentiles, resident_mb};
 use crate::store::Scratch;
+use crate::tiny::shorten;
 use anyhow::Context as _;
 use perfwatch_hub::{EncryptionKeys, HubConfig};
 use perfwatch_model::{Clock, SystemClock};
@@ -89,7 +90,7 @@ pub(crate) fn run(count: u64, seconds: u64, workers: u64) -> anyhow::Result<()> 
         std::thread::sleep(Duration::from_secs(1));
     }
     println!("first collections: {:.0} s", clock.monotonic().saturating_sub(started).as_secs_f64());
-    std::thread::sleep(WARM_UP);
+    std::thread::sleep(shorten(WARM_UP));
     let (cpu, completed, failed, started) =
         (cpu_seconds("self")?, stats("completed")?, stats("failed")?, clock.monotonic());
     let started_ms = number(&json!(clock.wall_ms()));

@@ -4,6 +4,7 @@
 use crate::fleet::{BenchHub, catalog};
 use crate::process::{self, percentiles};
 use crate::store::Scratch;
+use crate::tiny::{is_tiny, repetitions};
 use anyhow::Context as _;
 use perfwatch::simulate::SimHost;
 use perfwatch_model::{Clock, Snapshot, SystemClock};
@@ -167,7 +168,8 @@ fn backtest(api: &Api<'_>, clock: &Arc<dyn Clock>) -> anyhow::Result<()> {
     let catalog = catalog();
     let mut host = SimHost::new(&catalog, 1, 0);
     let mut send = api.hub.sender(&**clock);
-    let (week, step) = (7 * 86_400_000_i64, i64::from(INTERVAL_MS));
+    // An hour in a tiny run.
+    let (week, step) = (if is_tiny() { 3_600_000 } else { 7 * 86_400_000_i64 }, i64::from(INTERVAL_MS));
     let now_ms = clock.wall_ms();
     let mut at_ms = now_ms - week;
     while at_ms < now_ms {
@@ -220,5 +222,5 @@ fn backtest(api: &Api<'_>, clock: &Arc<dyn Clock>) -> anyhow::Result<()> {
 /// Runs evaluation, latency and backtest.
 pub(crate) fn run(hosts: u64, rules: u64) -> anyhow::Result<()> {
     measure_evaluation(usize::try_from(hosts)?, usize::try_from(rules)?);
-    notification_latency(30)
+    notification_latency(repetitions(30))
 }

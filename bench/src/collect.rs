@@ -2,6 +2,7 @@
 
 use crate::counting_allocator::{BYTES, CALLS};
 use crate::process::{percentiles, spawn_sleepers};
+use crate::tiny::repetitions;
 use perfwatch_collect::{
     COLLECTORS, Cadence, CollectorCache, CollectorOptions, CollectorSet, Deriver, LocalRoot, SnapshotBuilder,
     read_all,
@@ -10,7 +11,7 @@ use perfwatch_model::{Clock, SystemClock, wire};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-const ROUNDS: usize = 200;
+const ROUNDS: u64 = 200;
 
 pub(crate) fn run(processes: u64) -> anyhow::Result<()> {
     let sleepers = spawn_sleepers(processes)?;
@@ -30,12 +31,13 @@ fn measure(label: &str, disabled: &[String]) -> anyhow::Result<()> {
         (CollectorCache::default(), Deriver::default(), SnapshotBuilder::default());
     let (mut durations, mut by_collector) = (Vec::new(), std::collections::BTreeMap::<&str, Vec<f64>>::new());
     let (mut calls, mut bytes, mut wire_bytes, mut columns, mut total) = (0, 0, 0, 0, 0.0);
-    for round in 0..=ROUNDS {
+    let rounds = repetitions(ROUNDS);
+    for round in 0..=rounds {
         let before = (CALLS.load(Ordering::Relaxed), BYTES.load(Ordering::Relaxed));
         let started = clock.monotonic();
         let reading = read_all(&source, &set, &mut cache, &clock);
         let derived = deriver.derive(&reading, &set.options);
-        let snapshot = builder.build(reading.boot, round as u64, reading.wall_ms, 0, derived);
+        let snapshot = builder.build(reading.boot, round, reading.wall_ms, 0, derived);
         let duration = clock.monotonic().saturating_sub(started);
         // The first round fills the caches.
         if round > 0 {
@@ -58,8 +60,8 @@ fn measure(label: &str, disabled: &[String]) -> anyhow::Result<()> {
     );
     println!(
         "  {} allocations, {} kB; {wire_bytes} B on the wire before compression",
-        calls / ROUNDS as u64,
-        bytes / ROUNDS as u64 / 1000
+        calls / rounds,
+        bytes / rounds / 1000
     );
     for (collector, durations) in by_collector {
         let (p50, p99, _) = percentiles(durations);

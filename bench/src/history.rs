@@ -5,6 +5,7 @@
 use crate::competitors;
 use crate::fleet::{self, BATCH_ROWS, BenchHub, HOSTS, INTERVAL_MS, SENDERS};
 use crate::store::Scratch;
+use crate::tiny::shorten;
 use anyhow::Context as _;
 use perfwatch::simulate::SimHost;
 use perfwatch_model::{Catalog, Clock, SystemClock};
@@ -91,7 +92,7 @@ fn wait_for_rollups(
     let started = clock.monotonic();
     let mut previous = DiskUsage::default();
     loop {
-        std::thread::sleep(Duration::from_secs(5));
+        std::thread::sleep(shorten(Duration::from_secs(5)));
         let usage = runtime.block_on(store.disk_usage())?;
         let dirty_windows = runtime.block_on(store.dirty_windows(
             perfwatch_tsdb::Tier::Raw,
@@ -102,7 +103,7 @@ fn wait_for_rollups(
             && usage.tier_bytes == previous.tier_bytes
             && usage.disk_bytes == previous.disk_bytes;
         let elapsed = clock.monotonic().saturating_sub(started);
-        if is_stable || elapsed > ROLLUP_TIMEOUT {
+        if is_stable || elapsed > shorten(ROLLUP_TIMEOUT) {
             println!("  roll-up finished after {:.0} s", elapsed.as_secs_f64());
             return Ok(());
         }

@@ -13,6 +13,7 @@ mod viewer;
 
 use crate::process::percentiles;
 use crate::store::Scratch;
+use crate::tiny::shorten;
 use anyhow::Context as _;
 use attack::Attacker;
 use honest::{HonestAgents, HonestViewers};
@@ -124,7 +125,7 @@ pub(crate) fn run(seconds: u64, hosts: u64, viewers: u64, only: &str) -> anyhow:
     std::thread::scope(|scope| -> anyhow::Result<()> {
         scope.spawn(|| health.probe(&hub, &*clock, &stop));
         let sending = scope.spawn(|| agents.send_until(&hub.url, &*clock, &stop));
-        std::thread::sleep(WARM_UP);
+        std::thread::sleep(shorten(WARM_UP));
         let idle_mb = hub.resident_mb()?;
         health.print("before");
         let (mut status, mut max) = (Ok(()), Peak::default());
@@ -140,7 +141,7 @@ pub(crate) fn run(seconds: u64, hosts: u64, viewers: u64, only: &str) -> anyhow:
         }
         health.print("under attack");
         println!("  memory: idle {idle_mb:.0} MB, maximum {:.0} MB (second {})", max.value, max.at_s);
-        let drained = clock.monotonic() + DRAIN_TIMEOUT;
+        let drained = clock.monotonic() + shorten(DRAIN_TIMEOUT);
         while agents.backlog() > 1 && clock.monotonic() < drained && hub.is_running() {
             std::thread::sleep(Duration::from_secs(1));
         }
@@ -222,7 +223,7 @@ pub(crate) fn attack() -> anyhow::Result<()> {
         std::thread::sleep(Duration::from_millis(100));
     }
     // A thread whose request hangs ends with the process.
-    for _ in 0..ATTACK_END_S {
+    for _ in 0..shorten(Duration::from_secs(ATTACK_END_S)).as_secs() {
         if threads.iter().all(std::thread::JoinHandle::is_finished) {
             break;
         }

@@ -16,6 +16,7 @@
 //! - `hostile`: a hostile agent, viewer and operator beside an honest fleet: losses of the fleet,
 //!   latency, memory and end of the hub.
 //! - `budget`: a disk budget that is too small for its fleet: size on disk, retained time range.
+//! - `smoke`: all of them with minimal numbers, to show that they work; part of `make test`.
 
 #![expect(clippy::print_stdout, reason = "the results are the output of the program")]
 
@@ -34,13 +35,14 @@ mod live;
 mod process;
 mod rate_limits;
 mod store;
+mod tiny;
 
 use counting_allocator::CountingAllocator;
 
 const USAGE: &str = "usage: perfwatch-bench alerts [HOSTS] [RULES] | collect [PROCESSES] | agent [SECONDS] | \
     live [CLIENTS] [TICKS] | ingest [SECONDS] | rate-limits [AGENTS] [SECONDS] | \
     agentless [SERVERS] [SECONDS] [WORKERS] | history [SECONDS] [BACKEND] | budget [SECONDS] [BACKEND] | \
-    hostile [SECONDS] [HOSTS] [VIEWERS] [ATTACKS]";
+    hostile [SECONDS] [HOSTS] [VIEWERS] [ATTACKS] | smoke [NAMES]";
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -65,6 +67,7 @@ fn main() -> anyhow::Result<()> {
             hostile::run(number(1, 300), number(2, 200), number(3, 20), only)
         }
         Some("hostile-attack") => hostile::attack(),
+        Some("smoke") => tiny::smoke(&arguments[1..]),
         Some("ingest") => ingest::run(number(1, 20)),
         _ => anyhow::bail!(USAGE),
     }
