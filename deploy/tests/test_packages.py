@@ -16,7 +16,7 @@ import unittest
 import urllib.error
 import urllib.request
 
-from fresh_root import ROOT, FreshRoot, eventually, free_port
+from fresh_root import ROOT, FreshRoot, eventually, free_port, read_unit
 
 NEXT_VERSION = "99.0.0"
 
@@ -211,11 +211,16 @@ class PackageTest(unittest.TestCase):
                 self.assertIn("Remove it first", result.stdout)
                 self.assertEqual(unit.read_text(), "[Service]\n")
 
+
+class UnitTest(unittest.TestCase):
     def test_units_start_the_packaged_programs(self):
-        for name, package in self.packages.items():
+        folder = tempfile.TemporaryDirectory(prefix="perfwatch-packages-")
+        self.addCleanup(folder.cleanup)
+        for name, package in build_packages(folder.name).items():
             with self.subTest(name):
-                subprocess.run(["dpkg-deb", "--extract", package, self.root.path], check=True)
-                unit = self.root.unit(name)
+                subprocess.run(["dpkg-deb", "--extract", package, folder.name], check=True)
+                path = pathlib.Path(folder.name) / f"usr/lib/systemd/system/{name}.service"
+                unit = read_unit(path)
                 self.assertEqual(unit["Type"], ["notify"])
                 self.assertEqual(unit["ExecStart"], [f"/usr/bin/{name}"])
                 self.assertTrue(unit["ExecPaths"][0].startswith(f"/usr/bin/{name} "))
@@ -225,7 +230,7 @@ class PackageTest(unittest.TestCase):
                     self.assertEqual(unit[key], ["yes"], key)
                 self.assertEqual(unit["ProtectSystem"], ["strict"])
                 self.assertEqual(unit["CapabilityBoundingSet"], [""])
-                self.assertNotIn("/usr/local", (self.root.path / f"usr/lib/systemd/system/{name}.service").read_text())
+                self.assertNotIn("/usr/local", path.read_text())
 
 
 if __name__ == "__main__":
