@@ -1,6 +1,6 @@
 //! `/api/v1/auth/{me,confirm,password,totp,sessions}`: account settings of the current user.
 
-use crate::Accounts;
+use crate::services::Accounts;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -15,7 +15,6 @@ use perfwatch_http::{ApiError, Audited, Caller};
 use perfwatch_store::Transaction;
 use perfwatch_store::accounts::{Account, Role};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 use std::time::Duration;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -68,7 +67,7 @@ fn current_account(accounts: &Accounts, identity: &Identity) -> Result<Account, 
     responses((status = 200, body = CurrentUserResponse)),
 )]
 pub(crate) async fn me(
-    State(accounts): State<Arc<Accounts>>,
+    State(accounts): State<Accounts>,
     Caller(identity): Caller,
 ) -> Result<Json<CurrentUserResponse>, ApiError> {
     let role = identity.role.unwrap_or(Role::Viewer);
@@ -85,7 +84,7 @@ pub(crate) async fn me(
     responses((status = 204), (status = 422)),
 )]
 pub(crate) async fn confirm(
-    State(accounts): State<Arc<Accounts>>,
+    State(accounts): State<Accounts>,
     Audited(actor): Audited,
     headers: HeaderMap,
     JsonBody(request): JsonBody<PasswordRequest>,
@@ -143,7 +142,7 @@ async fn rotate_sessions(
     responses((status = 204), (status = 422)),
 )]
 pub(crate) async fn password(
-    State(accounts): State<Arc<Accounts>>,
+    State(accounts): State<Accounts>,
     Audited(actor): Audited,
     headers: HeaderMap,
     JsonBody(request): JsonBody<ChangePasswordRequest>,
@@ -203,7 +202,7 @@ const TOTP_ENROLLMENT_TTL: Duration = Duration::from_secs(15 * 60);
     responses((status = 200, body = TotpSetupResponse), (status = 409)),
 )]
 pub(crate) async fn begin_totp(
-    State(accounts): State<Arc<Accounts>>,
+    State(accounts): State<Accounts>,
     Caller(identity): Caller,
 ) -> Result<Json<TotpSetupResponse>, ApiError> {
     let account = current_account(&accounts, &identity)?;
@@ -252,7 +251,7 @@ pub(crate) struct RecoveryCodes {
     responses((status = 200, body = RecoveryCodes), (status = 409), (status = 422)),
 )]
 pub(crate) async fn enable_totp(
-    State(accounts): State<Arc<Accounts>>,
+    State(accounts): State<Accounts>,
     Audited(actor): Audited,
     JsonBody(request): JsonBody<EnableTotpRequest>,
 ) -> Result<Json<RecoveryCodes>, ApiError> {
@@ -299,7 +298,7 @@ pub(crate) struct PasswordRequest {
     responses((status = 204), (status = 422)),
 )]
 pub(crate) async fn disable_totp(
-    State(accounts): State<Arc<Accounts>>,
+    State(accounts): State<Accounts>,
     Audited(actor): Audited,
     JsonBody(request): JsonBody<PasswordRequest>,
 ) -> Result<StatusCode, ApiError> {
@@ -341,7 +340,7 @@ pub(crate) struct SessionListResponse {
     responses((status = 200, body = SessionListResponse)),
 )]
 pub(crate) async fn sessions(
-    State(accounts): State<Arc<Accounts>>,
+    State(accounts): State<Accounts>,
     Caller(identity): Caller,
 ) -> Result<Json<SessionListResponse>, ApiError> {
     let account = current_account(&accounts, &identity)?;
@@ -367,7 +366,7 @@ pub(crate) async fn sessions(
 /// Ends all other sessions, API tokens, signed tokens, and the enrollment tokens that you created.
 #[utoipa::path(delete, path = "/api/v1/auth/sessions", tag = "account", responses((status = 204)))]
 pub(crate) async fn end_sessions(
-    State(accounts): State<Arc<Accounts>>,
+    State(accounts): State<Accounts>,
     Audited(actor): Audited,
     headers: HeaderMap,
 ) -> Result<CookieReply, ApiError> {

@@ -1,8 +1,8 @@
 //! `/api/v1/auth/{state,setup,login,logout,token}`: setup, login and signed tokens.
 
-use crate::Accounts;
 use crate::account::{CurrentUserResponse, to_current_user_response};
 use crate::browser_session::create_session;
+use crate::services::Accounts;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -15,7 +15,6 @@ use perfwatch_http::{ApiError, Audited, Client};
 use perfwatch_store::Transaction;
 use perfwatch_store::accounts::{Account, Role};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 use utoipa::ToSchema;
 
 /// Options of the login page.
@@ -34,7 +33,7 @@ pub(crate) struct LoginOptionsResponse {
     get, path = "/api/v1/auth/state", tag = "auth",
     responses((status = 200, body = LoginOptionsResponse)),
 )]
-pub(crate) async fn login_options(State(accounts): State<Arc<Accounts>>) -> Json<LoginOptionsResponse> {
+pub(crate) async fn login_options(State(accounts): State<Accounts>) -> Json<LoginOptionsResponse> {
     Json(LoginOptionsResponse {
         setup_required: !accounts.directory.snapshot().has_admin_except(None),
         min_password_length: accounts.directory.min_password_length(),
@@ -72,7 +71,7 @@ fn login_response(accounts: &Accounts, account: &Account, cookie: (HeaderName, H
     ),
 )]
 pub(crate) async fn setup(
-    State(accounts): State<Arc<Accounts>>,
+    State(accounts): State<Accounts>,
     Client(client): Client,
     headers: HeaderMap,
     JsonBody(request): JsonBody<SetupRequest>,
@@ -110,7 +109,7 @@ pub(crate) async fn setup(
     responses((status = 200, body = CurrentUserResponse), (status = 401), (status = 409)),
 )]
 pub(crate) async fn login(
-    State(accounts): State<Arc<Accounts>>,
+    State(accounts): State<Accounts>,
     Client(client): Client,
     headers: HeaderMap,
     JsonBody(request): JsonBody<LoginRequest>,
@@ -128,7 +127,7 @@ pub(crate) async fn login(
 /// Log out
 #[utoipa::path(post, path = "/api/v1/auth/logout", tag = "auth", responses((status = 204)))]
 pub(crate) async fn logout(
-    State(accounts): State<Arc<Accounts>>,
+    State(accounts): State<Accounts>,
     Audited(actor): Audited,
     headers: HeaderMap,
 ) -> Result<(StatusCode, [(HeaderName, HeaderValue); 1]), ApiError> {
@@ -158,7 +157,7 @@ pub(crate) struct SignedTokenResponse {
     responses((status = 200, body = SignedTokenResponse), (status = 401), (status = 403)),
 )]
 pub(crate) async fn token(
-    State(accounts): State<Arc<Accounts>>,
+    State(accounts): State<Accounts>,
     grant: Option<axum::Extension<Grant>>,
     Client(client): Client,
     OptionalBody(request): OptionalBody<LoginRequest>,
@@ -198,7 +197,7 @@ pub(crate) async fn token(
     responses((status = 200, body = SignedTokenResponse)),
 )]
 pub(crate) async fn websocket_token(
-    State(accounts): State<Arc<Accounts>>,
+    State(accounts): State<Accounts>,
     Audited(actor): Audited,
 ) -> Result<Json<SignedTokenResponse>, ApiError> {
     let token = actor.identity.sign_websocket_token(&accounts.directory)?;

@@ -1,6 +1,6 @@
 //! Creation of browser sessions with their cookie, after a login and after changes that end other sessions.
 
-use crate::Accounts;
+use crate::services::Accounts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use perfwatch_auth::ClientAddr;
 use perfwatch_auth::directory::WriteGuard;

@@ -7,38 +7,21 @@ mod auth;
 mod browser_session;
 mod oidc;
 mod preferences;
+mod services;
 mod tokens;
 mod users;
 
 use axum::extract::FromRef;
-use perfwatch_auth::AuthDirectory;
-use perfwatch_auth::login::LoginService;
-use perfwatch_auth::oidc::OidcProvider;
-use perfwatch_http::public_address::PublicAddress;
-use perfwatch_model::Clock;
-use std::sync::Arc;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// Services of the routes.
-pub struct Accounts {
-    /// Source of wall and monotonic time.
-    pub clock: Arc<dyn Clock>,
-    /// Accounts, sessions and tokens.
-    pub directory: Arc<AuthDirectory>,
-    /// Password logins with their throttle.
-    pub login: Arc<LoginService>,
-    /// Identity provider for single sign-on, if configured.
-    pub oidc: Option<Arc<OidcProvider>>,
-    /// Addresses and cookies of the hub.
-    pub public_address: Arc<PublicAddress>,
-}
+pub use services::Accounts;
 
 /// All routes, for a router whose state has the services.
 pub fn routes<S>() -> OpenApiRouter<S>
 where
     S: Clone + Send + Sync + 'static,
-    Arc<Accounts>: FromRef<S>,
+    Accounts: FromRef<S>,
 {
     OpenApiRouter::new()
         .routes(routes!(auth::login_options))

@@ -1,6 +1,6 @@
 //! `/api/v1/auth/oidc/{login,callback}`: browser redirects of single sign-on.
 
-use crate::Accounts;
+use crate::services::Accounts;
 use axum::Extension;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -43,7 +43,7 @@ fn set_state_cookie(accounts: &Accounts, response: &mut Response, text: &str, se
     ),
 )]
 pub(crate) async fn begin(
-    State(accounts): State<Arc<Accounts>>,
+    State(accounts): State<Accounts>,
     Client(client): Client,
     Extension(base_url): Extension<BaseUrl>,
     RawQuery(query): RawQuery,
@@ -77,7 +77,7 @@ pub(crate) async fn begin(
     ),
 )]
 pub(crate) async fn callback(
-    State(accounts): State<Arc<Accounts>>,
+    State(accounts): State<Accounts>,
     Client(client): Client,
     Extension(base_url): Extension<BaseUrl>,
     grant: Option<Extension<Grant>>,

@@ -1,13 +1,12 @@
 //! `/api/v1/auth/preferences`: preferences of the current user for the dashboard.
 
-use crate::Accounts;
+use crate::services::Accounts;
 use axum::Json;
 use axum::extract::State;
 use perfwatch_auth::AuthError;
 use perfwatch_auth::preferences::Preferences;
 use perfwatch_http::body::JsonBody;
 use perfwatch_http::{ApiError, Audited, Caller};
-use std::sync::Arc;
 
 /// Get the preferences of the current user
 #[utoipa::path(
@@ -15,7 +14,7 @@ use std::sync::Arc;
     responses((status = 200, body = Preferences)),
 )]
 pub(crate) async fn get_preferences(
-    State(accounts): State<Arc<Accounts>>,
+    State(accounts): State<Accounts>,
     Caller(identity): Caller,
 ) -> Result<Json<Preferences>, ApiError> {
     let account = identity.account_id().ok_or(AuthError::Unauthenticated)?;
@@ -29,7 +28,7 @@ pub(crate) async fn get_preferences(
     responses((status = 200, body = Preferences), (status = 422)),
 )]
 pub(crate) async fn set_preferences(
-    State(accounts): State<Arc<Accounts>>,
+    State(accounts): State<Accounts>,
     Audited(actor): Audited,
     JsonBody(preferences): JsonBody<Preferences>,
 ) -> Result<Json<Preferences>, ApiError> {

@@ -1,6 +1,6 @@
 //! `/api/v1/tokens`: API tokens of the current user.
 
-use crate::Accounts;
+use crate::services::Accounts;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -12,7 +12,6 @@ use perfwatch_http::{ApiError, Audited, Caller, params};
 use perfwatch_store::Transaction;
 use perfwatch_store::accounts::{Role, Token};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -64,7 +63,7 @@ fn tokens_of_caller(accounts: &Accounts, identity: &Identity) -> Vec<Token> {
     responses((status = 200, body = TokenListResponse)),
 )]
 pub(crate) async fn list_tokens(
-    State(accounts): State<Arc<Accounts>>,
+    State(accounts): State<Accounts>,
     Caller(identity): Caller,
 ) -> Json<TokenListResponse> {
     Json(TokenListResponse {
@@ -102,7 +101,7 @@ pub(crate) struct CreatedToken {
     responses((status = 201, body = CreatedToken), (status = 409), (status = 422)),
 )]
 pub(crate) async fn create_token(
-    State(accounts): State<Arc<Accounts>>,
+    State(accounts): State<Accounts>,
     Audited(actor): Audited,
     JsonBody(request): JsonBody<CreateTokenRequest>,
 ) -> Result<(StatusCode, Json<CreatedToken>), ApiError> {
@@ -144,7 +143,7 @@ pub(crate) async fn create_token(
     responses((status = 204)),
 )]
 pub(crate) async fn delete_token(
-    State(accounts): State<Arc<Accounts>>,
+    State(accounts): State<Accounts>,
     Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {

@@ -1,6 +1,6 @@
 //! `/api/v1/users`: accounts of users.
 
-use crate::Accounts;
+use crate::services::Accounts;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -13,7 +13,6 @@ use perfwatch_http::{ApiError, Audited, Caller, params};
 use perfwatch_store::Transaction;
 use perfwatch_store::accounts::{Account, Role};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -76,7 +75,7 @@ fn authorize_scope(actor: &Actor, host_tags: &[String]) -> Result<(), ApiError> 
     responses((status = 200, body = UserListResponse)),
 )]
 pub(crate) async fn list_users(
-    State(accounts): State<Arc<Accounts>>,
+    State(accounts): State<Accounts>,
     Caller(identity): Caller,
 ) -> Json<UserListResponse> {
     let auth_snapshot = accounts.directory.snapshot();
@@ -107,7 +106,7 @@ pub(crate) struct CreateUserRequest {
     responses((status = 201, body = UserResponse), (status = 409), (status = 422)),
 )]
 pub(crate) async fn create_user(
-    State(accounts): State<Arc<Accounts>>,
+    State(accounts): State<Accounts>,
     Audited(actor): Audited,
     JsonBody(request): JsonBody<CreateUserRequest>,
 ) -> Result<(StatusCode, Json<UserResponse>), ApiError> {
@@ -162,7 +161,7 @@ fn ensure_admin_remains(auth_snapshot: &AuthSnapshot, without: Uuid) -> Result<(
     responses((status = 200, body = UserResponse), (status = 409), (status = 422)),
 )]
 pub(crate) async fn update_user(
-    State(accounts): State<Arc<Accounts>>,
+    State(accounts): State<Accounts>,
     Audited(actor): Audited,
     Path(id): Path<String>,
     JsonBody(request): JsonBody<UpdateUserRequest>,
@@ -219,7 +218,7 @@ pub(crate) async fn update_user(
     responses((status = 204), (status = 409)),
 )]
 pub(crate) async fn delete_user(
-    State(accounts): State<Arc<Accounts>>,
+    State(accounts): State<Accounts>,
     Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {

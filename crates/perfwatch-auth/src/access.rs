@@ -299,8 +299,8 @@ mod tests {
     use crate::identity::{Credential, Principal};
     use crate::jwt;
 
-    /// Routes with everything that grants access: users, factors, tokens, stored secrets.
-    const LASTING: [(&str, &str); 15] = [
+    /// Routes with everything that grants access: users, factors, tokens, links, stored secrets.
+    const LASTING: [(&str, &str); 18] = [
         ("POST", "/api/v1/channels"),
         ("PUT", "/api/v1/channels/{id}"),
         ("POST", "/api/v1/servers"),
@@ -308,6 +308,9 @@ mod tests {
         ("PUT", "/api/v1/servers/{id}"),
         ("PUT", "/api/v1/servers/{id}/host-key"),
         ("POST", "/api/v1/enrollment-tokens"),
+        ("POST", "/api/v1/status-pages"),
+        ("PUT", "/api/v1/status-pages/{id}"),
+        ("POST", "/api/v1/status-pages/{id}/link"),
         ("POST", "/api/v1/tokens"),
         ("PUT", "/api/v1/settings"),
         ("PUT", "/api/v1/collectors"),
@@ -358,7 +361,7 @@ mod tests {
         let api_token = Credential::Bearer(format!("pwt_{}", "0".repeat(64)));
         let signed = Credential::Bearer("eyJ.a.b".to_owned());
         // The last five routes change users and factors, the routes before them settings and API tokens.
-        let (users, tokens) = (&LASTING[10..], &LASTING[7..]);
+        let (users, tokens) = (&LASTING[13..], &LASTING[10..]);
         for (credential, confirmation, want) in [
             (&signed, C::None, sorted(&[&LASTING, &OWN_ACCOUNT])),
             (&api_token, C::None, sorted(&[tokens, &OWN_ACCOUNT])),

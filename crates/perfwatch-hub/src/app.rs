@@ -29,8 +29,6 @@ use tokio_util::task::TaskTracker;
 /// Services of one hub.
 pub(crate) struct App {
     pub(crate) config: HubConfig,
-    /// Addresses of the hub, and conditions of requests that are logged once.
-    pub(crate) public_address: Arc<PublicAddress>,
     /// Source of wall and monotonic time.
     pub(crate) clock: Arc<dyn Clock>,
     /// Monotonic time at the start of the hub.
@@ -40,7 +38,7 @@ pub(crate) struct App {
     /// Accounts, sessions, tokens and agents.
     pub(crate) directory: Arc<AuthDirectory>,
     /// Routes of accounts, and password logins with their throttle.
-    pub(crate) accounts: Arc<Accounts>,
+    pub(crate) accounts: Accounts,
     /// Rate limits of agents, callers and addresses.
     pub(crate) rate_limiters: RateLimiters,
     /// Settings that administrators change while the hub runs.
@@ -79,6 +77,13 @@ pub(crate) struct App {
     pub(crate) tasks: TaskTracker,
 }
 
+impl App {
+    /// Addresses of the hub, and conditions of requests that are logged once.
+    pub(crate) fn public_address(&self) -> &PublicAddress {
+        &self.accounts.public_address
+    }
+}
+
 /// State of the router. Routes of other crates extract the service that they use.
 #[derive(Clone)]
 pub(crate) struct AppState(pub(crate) Arc<App>);
@@ -89,7 +94,7 @@ impl FromRef<AppState> for Arc<App> {
     }
 }
 
-impl FromRef<AppState> for Arc<Accounts> {
+impl FromRef<AppState> for Accounts {
     fn from_ref(state: &AppState) -> Self {
         state.0.accounts.clone()
     }

@@ -3,39 +3,17 @@
 use crate::app::App;
 use crate::config::{HubConfig, HubConfigError, InitialAdmin};
 use crate::router::router;
-use perfwatch_accounts::Accounts;
-use perfwatch_agentless::{Agentless, AgentlessDeps};
-use perfwatch_alerting::{Alerting, AlertingDeps};
+use crate::services::{HubDependencies, HubError, build_app};
 use perfwatch_auth::AuthDirectory;
 use perfwatch_auth::encryption::Keyring;
-use perfwatch_auth::login::LoginService;
-use perfwatch_auth::oidc::OidcProvider;
-use perfwatch_capsule::{CapsuleBuilder, CapsuleDeps};
-use perfwatch_history::History;
-use perfwatch_http::ingest_memory::IngestMemory;
 use perfwatch_http::listener::{Listener, serve};
 use perfwatch_http::proxy_check::local_links;
 use perfwatch_http::public_address::PublicAddress;
-use perfwatch_http::rate_limit::RateLimiters;
-use perfwatch_ingest::{Pipeline, PipelineDeps};
-use perfwatch_live::LiveFeed;
 use perfwatch_live::cache::Cache;
-use perfwatch_live::host_registry::HostRegistry;
-use perfwatch_metrics::SelfMetrics;
 use perfwatch_metrics::recorder::Recorder;
-use perfwatch_model::remote_collector::RemoteCollector;
-use perfwatch_model::{Catalog, Clock, limits};
-use perfwatch_overview::{Overview, OverviewDeps};
-use perfwatch_query::views::SavedViews;
-use perfwatch_query::{QueryDeps, QueryEngine};
-use perfwatch_rules::notification::Notifier;
-use perfwatch_settings::{SettingTargets, SettingValues, Settings};
-use perfwatch_status::{StatusDeps, StatusPages};
 use perfwatch_store::accounts::Role;
 use perfwatch_store::audit::AuditEntry;
-use perfwatch_store::{CommitError, Store, StoreError, Transaction, settings};
-use perfwatch_workers::WorkerPool;
-use secrecy::ExposeSecret;
+use perfwatch_store::{CommitError, Transaction};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,44 +21,6 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-/// Adapters behind the hub's ports.
-pub struct HubDependencies {
-    /// Database of history, definitions and accounts.
-    pub store: Arc<dyn Store>,
-    /// Source of wall and monotonic time.
-    pub clock: Arc<dyn Clock>,
-    /// Definitions of all metrics.
-    pub catalog: Arc<Catalog>,
-    /// Delivery of notifications to channels.
-    pub notifier: Arc<dyn Notifier>,
-    /// SSH collection of agentless hosts.
-    pub remote_collector: Arc<dyn RemoteCollector>,
-    /// Threads for untrusted computation.
-    pub workers: Arc<WorkerPool>,
-}
-
-/// Error at the start of a hub.
-#[derive(Debug, thiserror::Error)]
-pub enum HubError {
-    /// Setting with an invalid value.
-    #[error(transparent)]
-    Config(#[from] HubConfigError),
-    /// Listen address that is in use or not local.
-    #[error("cannot listen on {address}: {error}")]
-    Bind {
-        /// Configured listen address.
-        address: SocketAddr,
-        /// Error of the operating system.
-        error: std::io::Error,
-    },
-    /// TLS certificate or key that cannot be loaded.
-    #[error("hub.tls: {0}")]
-    Tls(std::io::Error),
-    /// Database that cannot be reached.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
 
 /// A running hub.
 pub struct Hub {
@@ -147,7 +87,7 @@ impl Hub {
         let tls = app.config.tls.is_some();
         warn_of_exposure(&app, address);
         let (config, draining) = (app.config.clone(), app.draining.clone());
-        let public_url = app.public_address.public_url.as_ref().map(ToString::to_string);
+        let public_url = app.public_address().public_url.as_ref().map(ToString::to_string);
         let router = router(app);
         let loopback_address = match tls && config.embedded_agent {
             true => Some(open_loopback_listener(router.clone(), &config, &stop, &tasks)?),
@@ -241,206 +181,15 @@ fn warn_of_exposure(app: &App, address: SocketAddr) {
             "TLS is disabled; passwords and data are sent unencrypted. Set hub.tls or use a TLS proxy"
         );
     }
-    if let Some(fault) = local_links(&app.public_address) {
+    if let Some(fault) = local_links(app.public_address()) {
         tracing::warn!(base_url = %fault.received, "notification links are limited to this machine; set hub.public_url");
     }
-}
-
-/// Creates the services and loads their state from the store.
-async fn build_app(
-    config: HubConfig,
-    deps: HubDependencies,
-    (directory, keyring): (Arc<AuthDirectory>, Arc<Keyring>),
-    (public_address, stop, tasks): (Arc<PublicAddress>, CancellationToken, TaskTracker),
-) -> Result<(Arc<App>, Arc<Cache>), HubError> {
-    let HubDependencies { store, clock, catalog, notifier, remote_collector, workers } = deps;
-    let metrics = Arc::new(SelfMetrics::new(workers.metrics().clone(), clock.clone()));
-    let cache = open_cache(&config, &*store, clock.clone(), &metrics).await?;
-    let (live_feed, hosts) = (Arc::new(LiveFeed::new()), Arc::new(HostRegistry::open(store.clone()).await?));
-    let history = open_history(&store, &clock, (&config, &metrics), &hosts, &live_feed).await?;
-    let (settings, rate_limiters) = open_settings(&config, (&store, &clock), &history, &directory).await?;
-    let accounts = open_accounts(&config, (&clock, &directory), &public_address).await?;
-    let alerting_deps = AlertingDeps {
-        store: store.clone(),
-        clock: clock.clone(),
-        catalog: catalog.clone(),
-        directory: directory.clone(),
-        hosts: hosts.clone(),
-        live_feed: live_feed.clone(),
-        history: history.clone(),
-        notifier,
-        workers: workers.clone(),
-        keyring: keyring.clone(),
-        base_url: public_address.notification_base_url.clone(),
-    };
-    let (alerting, overview) = open_alerting(alerting_deps.clone(), &metrics).await?;
-    let (queries, capsules) = (query_deps(&alerting_deps), capsule_builder(&alerting_deps, &alerting));
-    let pipeline = open_pipeline(alerting_deps, &alerting, (&metrics, &settings));
-    let status = open_status(&queries, (&alerting, &overview), &metrics);
-    let deps = AgentlessDeps {
-        store,
-        clock: clock.clone(),
-        hosts: hosts.clone(),
-        live_feed: live_feed.clone(),
-        alerting: alerting.clone(),
-        sink: pipeline.clone(),
-        collector: remote_collector,
-        keyring,
-        workers,
-        cache: cache.clone(),
-    };
-    let app = App {
-        agentless: open_agentless(deps, &metrics, config.collection_workers).await?,
-        started: clock.monotonic(),
-        accounts,
-        directory,
-        rate_limiters,
-        settings,
-        config,
-        public_address,
-        clock,
-        catalog,
-        hosts,
-        pipeline,
-        history,
-        live_feed,
-        alerting,
-        overview,
-        status,
-        views: SavedViews::new(&queries),
-        queries: QueryEngine::new(queries),
-        capsules,
-        metrics,
-        ingest_memory: IngestMemory::default(),
-        draining: CancellationToken::new(),
-        stop,
-        tasks,
-    };
-    Ok((Arc::new(app), cache))
-}
-
-/// Loads the state of logins.
-async fn open_accounts(
-    config: &HubConfig,
-    (clock, directory): (&Arc<dyn Clock>, &Arc<AuthDirectory>),
-    public_address: &Arc<PublicAddress>,
-) -> Result<Arc<Accounts>, HubError> {
-    let oidc = config.oidc.clone().map(|oidc| Arc::new(OidcProvider::new(oidc, config.outbound.clone())));
-    Ok(Arc::new(Accounts {
-        clock: clock.clone(),
-        directory: directory.clone(),
-        login: Arc::new(LoginService::open(directory.clone(), clock.clone()).await?),
-        oidc,
-        public_address: public_address.clone(),
-    }))
-}
-
-/// Builder of capsules, which contain history and incidents.
-fn capsule_builder(deps: &AlertingDeps, alerting: &Arc<Alerting>) -> CapsuleBuilder {
-    let AlertingDeps { clock, catalog, directory, hosts, history, .. } = deps.clone();
-    CapsuleBuilder::new(CapsuleDeps { clock, catalog, directory, hosts, history, alerting: alerting.clone() })
-}
-
-/// Loads rules and incidents; the overview reads the same services.
-async fn open_alerting(
-    deps: AlertingDeps,
-    metrics: &SelfMetrics,
-) -> Result<(Arc<Alerting>, Overview), StoreError> {
-    let alerting = Alerting::open(deps.clone(), metrics.alerts.clone()).await?;
-    let overview = Overview::new(OverviewDeps {
-        clock: deps.clock,
-        directory: deps.directory,
-        hosts: deps.hosts,
-        live_feed: deps.live_feed,
-        history: deps.history,
-        alerting: alerting.clone(),
-    });
-    Ok((alerting, overview))
-}
-
-/// Services that queries read.
-fn query_deps(deps: &AlertingDeps) -> QueryDeps {
-    let AlertingDeps { store, clock, catalog, directory, hosts, history, .. } = deps.clone();
-    QueryDeps { store, clock, catalog, directory, hosts, history }
-}
-
-/// Creates the public status pages, which read the same services as queries.
-fn open_status(
-    deps: &QueryDeps,
-    (alerting, overview): (&Arc<Alerting>, &Overview),
-    metrics: &SelfMetrics,
-) -> StatusPages {
-    let QueryDeps { store, clock, directory, hosts, history, .. } = deps.clone();
-    let (alerting, overview, tasks) = (alerting.clone(), overview.clone(), metrics.tasks.clone());
-    StatusPages::new(StatusDeps { store, clock, directory, hosts, history, alerting, overview, tasks })
-}
-
-/// Creates the pipeline of accepted snapshots, which the same services read.
-fn open_pipeline(
-    deps: AlertingDeps,
-    alerting: &Arc<Alerting>,
-    (metrics, settings): (&Arc<SelfMetrics>, &Settings),
-) -> Arc<Pipeline> {
-    Arc::new(Pipeline::new(PipelineDeps {
-        history: deps.history,
-        hosts: deps.hosts,
-        directory: deps.directory,
-        live_feed: deps.live_feed,
-        alerting: alerting.clone(),
-        catalog: deps.catalog,
-        clock: deps.clock,
-        metrics: metrics.clone(),
-        settings: settings.clone(),
-    }))
-}
-
-/// Loads the servers and brings their secrets and jobs up to date.
-async fn open_agentless(
-    deps: AgentlessDeps,
-    metrics: &SelfMetrics,
-    collection_workers: usize,
-) -> Result<Arc<Agentless>, StoreError> {
-    let agentless = Agentless::new(deps, metrics.servers.clone(), collection_workers);
-    agentless.reencrypt().await?;
-    agentless.reconcile().await?;
-    Ok(agentless)
-}
-
-/// Loads the stored settings and applies them to the services.
-async fn open_settings(
-    config: &HubConfig,
-    (store, clock): (&Arc<dyn Store>, &Arc<dyn Clock>),
-    history: &Arc<History>,
-    directory: &Arc<AuthDirectory>,
-) -> Result<(Settings, RateLimiters), StoreError> {
-    let rate_limiters = RateLimiters::new(config.rate_limits);
-    let base =
-        SettingValues::new(&config.history, config.session_lifetimes, config.rate_limits, config.interval);
-    let (history, directory) = (history.clone(), directory.clone());
-    let targets = SettingTargets { history, directory, rate_limiters: rate_limiters.clone() };
-    let base = (base, config.configured.clone());
-    Ok((Settings::open((store.clone(), clock.clone()), base, targets).await?, rate_limiters))
 }
 
 /// Addresses by which browsers reach a hub that listens here.
 fn public_address(config: &HubConfig, address: SocketAddr) -> PublicAddress {
     let local_url = local_url(address, config.tls.is_some());
     PublicAddress::new(config.parse_public_url(), &local_url, address.port())
-}
-
-/// Opens the cache, shared through Redis by all hubs of this store.
-async fn open_cache(
-    config: &HubConfig,
-    store: &dyn Store,
-    clock: Arc<dyn Clock>,
-    metrics: &SelfMetrics,
-) -> Result<Arc<Cache>, HubError> {
-    let redis = config.redis.as_ref().map(ExposeSecret::expose_secret);
-    let installation = settings::installation_id(store).await?;
-    Ok(Arc::new(
-        Cache::open(redis, &installation, clock, metrics.cache.clone())
-            .map_err(|error| HubConfigError { key: "redis", message: error.to_string() })?,
-    ))
 }
 
 /// URL of a listener for clients on this machine.
@@ -497,28 +246,6 @@ async fn create_initial_admin(directory: &Arc<AuthDirectory>, admin: &InitialAdm
         }
         Err(CommitError::Store(error)) => Err(error.into()),
     }
-}
-
-/// Opens the history and fills the recent windows from it.
-async fn open_history(
-    store: &Arc<dyn Store>,
-    clock: &Arc<dyn Clock>,
-    (config, metrics): (&HubConfig, &SelfMetrics),
-    hosts: &HostRegistry,
-    live_feed: &LiveFeed,
-) -> Result<Arc<History>, StoreError> {
-    let (config, metrics) = (config.history.clone(), metrics.history.clone());
-    let history = History::open(store.clone(), clock.clone(), config, metrics).await?;
-    let now_ms = clock.wall_ms();
-    let since_ms = now_ms - limits::RECENT_WINDOW_MS;
-    for host in hosts.list() {
-        let rows = history.recent(host.record.id, host.record.last_snapshot_ms, since_ms).await?;
-        let name: Arc<str> = host.record.name.as_str().into();
-        for row in rows {
-            live_feed.restore(&host.record, &name, row, now_ms);
-        }
-    }
-    Ok(history)
 }
 
 async fn prune_loop(app: Arc<App>, cache: Arc<Cache>) {

@@ -13,9 +13,11 @@ mod hub;
 mod middleware;
 mod openapi;
 mod router;
+mod services;
 mod ws;
 
 pub use config::{EncryptionKeys, HubConfig, HubConfigError, InitialAdmin};
-pub use hub::{Hub, HubDependencies, HubError};
+pub use hub::Hub;
 pub use perfwatch_http::listener::{TlsFiles, check_certificate};
 pub use perfwatch_http::rate_limit::RateLimitConfig;
+pub use services::{HubDependencies, HubError};

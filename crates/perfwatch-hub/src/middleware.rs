@@ -81,7 +81,7 @@ fn request_address(app: &App, request: &Request) -> RequestAddress {
     let is_tls = extensions.get::<Transport>().is_some_and(|transport| transport.tls);
     let authority = request.uri().authority().map(Authority::as_str);
     let proxies = &app.config.trusted_proxies;
-    app.public_address.read_request((peer, is_tls), request.headers(), authority, proxies)
+    app.public_address().read_request((peer, is_tls), request.headers(), authority, proxies)
 }
 
 fn check_request(
@@ -107,17 +107,17 @@ fn check_request(
         }
     };
     if WEBSOCKET_ROUTES.contains(&path) {
-        app.public_address.record_handshake(request.headers());
+        app.public_address().record_handshake(request.headers());
     }
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let origin = Origin::from_headers(request.headers(), &address.origins);
     let token = query_token(path, request.uri().query());
     // A signed token in the URL is not sent by browsers themselves, unlike cookies.
     if origin == Origin::Cross && token.is_none() && !(is_read && access == Access::Public) {
-        return Err(cross_origin(&app.public_address.reject_origin(request.headers(), &address)));
+        return Err(cross_origin(&app.public_address().reject_origin(request.headers(), &address)));
     }
-    let cookies = app.public_address.cookies.session.values(request.headers());
-    let confirmations = app.public_address.cookies.confirmation.values(request.headers());
+    let cookies = app.public_address().cookies.session.values(request.headers());
+    let confirmations = app.public_address().cookies.confirmation.values(request.headers());
     let credentials = request_credentials(request.headers(), (&cookies, &confirmations), token.as_deref());
     let identity = match identify(&app.directory, credentials) {
         Err(error) if access != Access::Public => {
@@ -142,7 +142,7 @@ fn check_request(
         Some(identity) => app.rate_limiters.check_authenticated(identity)?,
         None => app.rate_limiters.check_anonymous(client_addr.address)?,
     }
-    let base_url = BaseUrl(app.public_address.base_url(&address));
+    let base_url = BaseUrl(app.public_address().base_url(&address));
     let to_grant = |identity: &Identity| {
         Grant::new(app.directory.clone(), identity.clone(), (access, accepts), &confirmations)
     };
@@ -160,7 +160,7 @@ fn check_request(
 fn has_credentials(app: &App, request: &Request) -> bool {
     let headers = request.headers();
     headers.contains_key(header::AUTHORIZATION)
-        || !app.public_address.cookies.session.values(headers).is_empty()
+        || !app.public_address().cookies.session.values(headers).is_empty()
         || query_token(QUERY_TOKEN_ROUTE, request.uri().query()).is_some()
 }
 

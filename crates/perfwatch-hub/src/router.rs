@@ -70,19 +70,19 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(routes)
         .merge(docs)
         .fallback(ui::serve)
-        .layer(Extension(app.public_address.page_base.clone()))
+        .layer(Extension(app.public_address().page_base.clone()))
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(from_fn_with_state(app.clone(), run_reads))
         .layer(from_fn_with_state(app.clone(), middleware::auth_middleware));
     let router = router.layer(from_fn_with_state(app.draining.clone(), middleware::close_when_draining));
     let router = layers::security_headers(router);
     let router = if app.config.tls.is_some() {
-        let public_url = app.public_address.public_url.clone();
+        let public_url = app.public_address().public_url.clone();
         router.layer(from_fn_with_state(public_url, listener::redirect_to_https))
     } else {
         router
     };
-    let base_path = app.public_address.base_path().to_owned();
+    let base_path = app.public_address().base_path().to_owned();
     let polls = app.metrics.polls.clone();
     base_path::nest(measure_polls(layers::catch_panics(router).with_state(AppState(app)), polls), &base_path)
 }

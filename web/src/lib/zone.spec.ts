@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, it, vi } from 'vitest'
 
-const at = (text: string) => Date.parse(text)
+const parse = (text: string) => Date.parse(text)
 
 async function load(name: string | null) {
   localStorage.clear()
@@ -18,15 +18,15 @@ describe('zone', () => {
     ['America/New_York', '2026-07-01T02:00:00Z', '2026-06-30T22:00:00.000Z'],
   ])('shows times of %s', async (name, time, wall) => {
     const { fromWall, wallDate } = await load(JSON.stringify(name))
-    expect(wallDate(at(time)).toISOString()).toBe(wall)
-    expect(fromWall(at(wall))).toBe(at(time))
+    expect(wallDate(parse(time)).toISOString()).toBe(wall)
+    expect(fromWall(parse(wall))).toBe(parse(time))
   })
 
   it('days at a change of the clocks have 23 and 25 hours', async () => {
     const { startOfDay } = await load('"Europe/Berlin"')
-    const hours = (day: string) => (startOfDay(at(day), 1) - startOfDay(at(day))) / 3_600_000
+    const hours = (day: string) => (startOfDay(parse(day), 1) - startOfDay(parse(day))) / 3_600_000
     expect([hours('2026-03-29T12:00:00Z'), hours('2026-10-25T12:00:00Z'), hours('2026-11-01T12:00:00Z')]).toEqual([23, 25, 24])
-    expect(new Date(startOfDay(at('2026-03-01T12:00:00Z'), -1)).toISOString()).toBe('2026-02-27T23:00:00.000Z')
+    expect(new Date(startOfDay(parse('2026-03-01T12:00:00Z'), -1)).toISOString()).toBe('2026-02-27T23:00:00.000Z')
   })
 
   it.each([null, '"Nowhere/City"', 'no JSON', '7'])('is that of the browser for %s', async (stored) => {
@@ -39,10 +39,10 @@ describe('zone', () => {
   it('typed and formatted times use it', async () => {
     await load('"Asia/Tokyo"')
     const [{ parseTime }, { clock, year }] = await Promise.all([import('./timeInput'), import('./format')])
-    const now = at('2026-11-28T15:00:00Z')
+    const now = parse('2026-11-28T15:00:00Z')
     expect(new Date(parseTime('14:30', now)!).toISOString()).toBe('2026-11-28T05:30:00.000Z')
     expect(new Date(parseTime('2026-11-20 03:14', now)!).toISOString()).toBe('2026-11-19T18:14:00.000Z')
     expect(new Date(parseTime('2026-11-20T03:14:00Z', now)!).toISOString()).toBe('2026-11-20T03:14:00.000Z')
-    expect([clock(now), year(at('2026-12-31T16:00:00Z'))]).toEqual(['00:00:00', '2027'])
+    expect([clock(now), year(parse('2026-12-31T16:00:00Z'))]).toEqual(['00:00:00', '2027'])
   })
 })

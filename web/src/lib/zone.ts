@@ -18,7 +18,7 @@ function formatOf(timeZone: string): Intl.DateTimeFormat {
 }
 
 /** Name of a stored zone; undefined for the zone of the browser, and for a name that the browser does not know. */
-function known(name: unknown): string | undefined {
+function validZone(name: unknown): string | undefined {
   try {
     return typeof name === 'string' && formatOf(name) ? name : undefined
   } catch {
@@ -27,7 +27,7 @@ function known(name: unknown): string | undefined {
 }
 
 /** Chosen IANA zone; undefined for the zone of the browser. */
-export const zone = known(readStored(ZONE_KEY))
+export const zone = validZone(readStored(ZONE_KEY))
 
 export const browserZone = () => Intl.DateTimeFormat().resolvedOptions().timeZone
 

@@ -68,7 +68,7 @@ async fn status_page_changes_are_decided_on_the_current_page(store: &Arc<dyn Sto
     apply(store, |tx| tx.status_pages().update(&changed, 10)).await;
     assert_eq!(StatusPage::list(store).await.unwrap(), [changed, second.clone()]);
     apply(store, |tx| tx.status_pages().delete(first.id)).await;
-    assert_eq!(StatusPage::list(store).await.unwrap(), [second.clone()]);
+    assert_eq!(StatusPage::list(store).await.unwrap(), std::slice::from_ref(&second));
     assert_conflict(store, |tx| tx.status_pages().delete(first.id)).await;
     apply(store, |tx| tx.status_pages().delete(second.id)).await;
 }

@@ -1,7 +1,7 @@
 //! `perfwatch`: hub, agent and dashboard in one binary.
 
-/// Returns freed memory to the system from a thread of its own; the allocator of the C library keeps what bursts of
-/// large requests leave behind.
+/// Returns freed memory to the system in the background. The allocator of the C library does not after bursts of large
+/// requests.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

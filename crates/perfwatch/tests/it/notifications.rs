@@ -218,7 +218,7 @@ fn loopback_and_metadata_addresses_are_refused_unless_allowed() {
 
 /// The secret of a mail server belongs to its address, port and encryption.
 #[test]
-fn mail_password_is_not_sent_to_another_port_or_without_encryption() {
+fn mail_password_belongs_to_its_server() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     let mut channel = mail_channel(465, "ops@example.org", "tls");

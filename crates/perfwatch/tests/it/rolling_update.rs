@@ -122,7 +122,7 @@ fn send_snapshots(base: &str, token: &str, host: &str, stop: &AtomicBool) -> Tal
     tally
 }
 
-/// Reads as a script does: a request that fails is sent once more.
+/// Reads as a script does: a request that fails is repeated.
 fn read_hosts(base: &str, token: &str, stop: &AtomicBool) -> Tally {
     let (http, mut tally) = (http(), Tally::default());
     let get = || -> Result<String, ureq::Error> {
