@@ -3,6 +3,15 @@ import prettier from 'eslint-config-prettier/flat'
 import vue from 'eslint-plugin-vue'
 import accessibility from 'eslint-plugin-vuejs-accessibility'
 
+const DATE_METHODS = '(get|set)(Date|Day|FullYear|Hours|Minutes|Month|Seconds|TimezoneOffset)|toDateString'
+const BROWSER_ZONE = [
+  {
+    selector: "NewExpression[callee.object.name='Intl'][callee.property.name='DateTimeFormat']",
+    message: 'Use dateFormat of lib/format.',
+  },
+  { selector: `CallExpression[callee.property.name=/^(${DATE_METHODS})$/]`, message: 'Use lib/zone.' },
+]
+
 export default defineConfigWithVueTs(
   { ignores: ['dist/', 'test-results/', 'src/api/schema.ts'] },
   vue.configs['flat/recommended'],
@@ -31,6 +40,12 @@ export default defineConfigWithVueTs(
       // A label may wrap its control or refer to it; both at once is redundant.
       'vuejs-accessibility/label-has-for': ['error', { required: { some: ['nesting', 'id'] } }],
     },
+  },
+  {
+    // Dates are shown and typed in the zone of the page (lib/zone.ts); these use that of the browser.
+    files: ['src/**'],
+    ignores: ['src/lib/{format,zone}.ts', 'src/status/**', '**/*.spec.ts'],
+    rules: { 'no-restricted-syntax': ['error', ...BROWSER_ZONE] },
   },
   {
     // Fakes of browser APIs need loose types.

@@ -98,13 +98,15 @@ export function duration(seconds: number | null | undefined): string {
 }
 
 const TWO = '2-digit'
-const formatter = (options: Intl.DateTimeFormatOptions) =>
+/** Format of dates in the zone of the page. */
+export const dateFormat = (options: Intl.DateTimeFormatOptions) =>
   new Intl.DateTimeFormat(undefined, { timeZone: zone, hourCycle: 'h23', ...options })
-const SECONDS = formatter({ hour: TWO, minute: TWO, second: TWO })
-const MINUTES = formatter({ hour: TWO, minute: TWO })
-const DAY = formatter({ day: 'numeric', month: 'short' })
-const MONTH = formatter({ month: 'short' })
-const DATE_TIME = formatter({ dateStyle: 'medium', timeStyle: 'medium' })
+const SECONDS = dateFormat({ hour: TWO, minute: TWO, second: TWO })
+const MINUTES = dateFormat({ hour: TWO, minute: TWO })
+const DAY = dateFormat({ day: 'numeric', month: 'short' })
+const MONTH = dateFormat({ month: 'short' })
+const WEEKDAY_DATE = dateFormat({ weekday: 'short', day: 'numeric', month: 'short', year: 'numeric' })
+const DATE_TIME = dateFormat({ dateStyle: 'medium', timeStyle: 'medium' })
 
 /** Time of day with seconds, such as 09:05:07. */
 export const clock = (ms: number) => SECONDS.format(ms)
@@ -120,6 +122,9 @@ export const month = (ms: number) => MONTH.format(ms)
 
 /** Four-digit year. */
 export const year = (ms: number) => String(wallDate(ms).getUTCFullYear())
+
+/** Date with its day of the week, such as Sat, 21 Nov 2026. */
+export const weekdayDate = (ms: number) => WEEKDAY_DATE.format(ms)
 
 /** Date and time of day with seconds. */
 export const dateTime = (ms: number) => DATE_TIME.format(ms)

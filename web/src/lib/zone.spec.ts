@@ -29,6 +29,14 @@ describe('zone', () => {
     expect(new Date(startOfDay(parse('2026-03-01T12:00:00Z'), -1)).toISOString()).toBe('2026-02-27T23:00:00.000Z')
   })
 
+  it('inputs and days are those of the zone', async () => {
+    const { fromDateTimeInput, isSameDay, toDateTimeInput } = await load('"Asia/Tokyo"')
+    const late = parse('2026-11-28T15:30:05Z')
+    expect(toDateTimeInput(late)).toBe('2026-11-29T00:30:05')
+    expect([fromDateTimeInput('2026-11-29T00:30:05'), fromDateTimeInput('')]).toEqual([late, NaN])
+    expect([isSameDay(late, late - 31 * 60_000), isSameDay(late, late + 23 * 3_600_000)]).toEqual([false, true])
+  })
+
   it.each([null, '"Nowhere/City"', 'no JSON', '7'])('is that of the browser for %s', async (stored) => {
     const { wallDate, zone } = await load(stored)
     expect(zone).toBeUndefined()

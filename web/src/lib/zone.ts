@@ -47,12 +47,21 @@ export function wallDate(ms: number, timeZone = zone): Date {
 
 /** Time at which the clocks of a zone show a wall time, in the form of `wallDate`. At a change of the clocks, one of both times. */
 export function fromWall(wallMs: number, timeZone = zone): number {
+  if (Number.isNaN(wallMs)) return NaN
   const guess = wallMs - (wallDate(wallMs, timeZone).getTime() - wallMs)
   return guess - (wallDate(guess, timeZone).getTime() - wallMs)
 }
+
+/** Value of an `<input type="datetime-local">`, which has no zone, with seconds: 2026-11-28T16:34:10. */
+export const toDateTimeInput = (ms: number) => wallDate(ms).toISOString().slice(0, 19)
+
+/** Time of such a value; NaN if it is empty. */
+export const fromDateTimeInput = (text: string) => fromWall(Date.parse(`${text}Z`))
 
 /** Midnight of the day that contains a time, or of a day before or after it. */
 export function startOfDay(ms: number, days = 0): number {
   const wall = wallDate(ms)
   return fromWall(Date.UTC(wall.getUTCFullYear(), wall.getUTCMonth(), wall.getUTCDate() + days))
 }
+
+export const isSameDay = (ms: number, otherMs: number) => startOfDay(ms) === startOfDay(otherMs)

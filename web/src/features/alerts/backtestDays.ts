@@ -1,5 +1,6 @@
 // Bars of a backtest: firings by hour or by day, in the time zone of the page.
-import { startOfDay, wallDate, zone } from '../../lib/zone'
+import { dateFormat, day } from '../../lib/format'
+import { startOfDay, wallDate } from '../../lib/zone'
 import type { BacktestRange } from './useBacktest'
 
 const HOUR_MS = 3_600_000
@@ -11,9 +12,8 @@ export interface FiringBar {
   label: string
 }
 
-const HOUR = new Intl.DateTimeFormat(undefined, { hour: '2-digit', hourCycle: 'h23', timeZone: zone })
-const WEEKDAY = new Intl.DateTimeFormat(undefined, { weekday: 'short', timeZone: zone })
-const DAY = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short', timeZone: zone })
+const HOUR = dateFormat({ hour: '2-digit' })
+const WEEKDAY = dateFormat({ weekday: 'short' })
 
 /** Start of the hour or of the day that is `steps` before the one that contains a time. */
 function startOf(ms: number, isHourly: boolean, steps: number): number {
@@ -26,7 +26,7 @@ function startOf(ms: number, isHourly: boolean, steps: number): number {
 function labelOf(ms: number, range: BacktestRange, fromEnd: number): string {
   if (range === '-7d') return WEEKDAY.format(ms)
   if (range === '-24h') return fromEnd % 4 === 0 ? HOUR.format(ms) : ''
-  return fromEnd % 7 === 0 ? DAY.format(ms) : ''
+  return fromEnd % 7 === 0 ? day(ms) : ''
 }
 
 /** Bars from the start to the end of a backtest. The first one may begin before it. */

@@ -4,7 +4,7 @@ import { useHosts } from '../../api/hosts'
 import { useApiQuery } from '../../api/query'
 import { t } from '../../i18n'
 import { dateTime } from '../../lib/format'
-import { fromWall, wallDate } from '../../lib/zone'
+import { fromDateTimeInput, toDateTimeInput } from '../../lib/zone'
 import { dayName } from './display'
 
 export interface SilenceMatch {
@@ -47,8 +47,8 @@ export function scheduleText({ silence }: SilenceRow): string {
 
 export const endText = ({ silence }: SilenceRow) => (silence.ends_ms ? dateTime(silence.ends_ms) : t('alerts.silences.untilRemoved'))
 
-/** Value of an `<input type="datetime-local">`, in the zone of the page. */
-export const toLocalInput = (ms: number) => wallDate(ms).toISOString().slice(0, 16)
+/** Value of an `<input type="datetime-local">` without seconds. */
+export const toMinuteInput = (ms: number) => toDateTimeInput(ms).slice(0, 16)
 
 /** Time of an `<input type="datetime-local">`; null if it is empty. */
-export const fromLocalInput = (text: string) => (text ? fromWall(Date.parse(`${text}Z`)) : null)
+export const fromMinuteInput = (text: string) => (text ? fromDateTimeInput(text) : null)

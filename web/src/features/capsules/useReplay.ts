@@ -2,14 +2,7 @@
 import { computed, onScopeDispose, ref, type ShallowRef } from 'vue'
 import type { HostEvent } from '../../api/types'
 import type { CapsuleColumns } from '../../capsule/series'
-import { eventTime, SPEEDS, type Speed } from '../host/usePlayback'
-
-const TICK_MS = 250
-/** Distance in seconds at which an event counts as the shown one. */
-const SAME_EVENT_S = 0.5
-const STEPPED_KINDS: readonly HostEvent['kind'][] = ['alert', 'gap', 'reboot']
-
-export const SPEED_OPTIONS = SPEEDS.map((value) => ({ value, label: `${value}×` }))
+import { eventTime, SAME_EVENT_S, type Speed, STEPPED_KINDS, TICK_MS } from '../host/usePlayback'
 
 export function useReplay(
   window: { from: number; to: number },

@@ -6,16 +6,19 @@ import type { LiveHost } from '../../live/useHost'
 import type { TimeRange } from './useTimeRange'
 
 /** Seconds of recorded time per second. */
-export const SPEEDS = ['1', '10', '60', '300'] as const
+const SPEEDS = ['1', '10', '60', '300'] as const
 export type Speed = (typeof SPEEDS)[number]
+export const SPEED_OPTIONS = SPEEDS.map((value) => ({ value, label: `${value}×` }))
 
-const TICK_MS = 250
+/** Interval at which a replay moves on. */
+export const TICK_MS = 250
 /** Ticks after which the URL follows a running replay. */
 const URL_TICKS = 8
 /** Distance in seconds at which an event counts as the shown one. */
-const SAME_EVENT_S = 0.5
+export const SAME_EVENT_S = 0.5
 
-const STEPPED_KINDS: readonly HostEvent['kind'][] = ['alert', 'gap', 'reboot']
+/** Events that the transport stops at. */
+export const STEPPED_KINDS: readonly HostEvent['kind'][] = ['alert', 'gap', 'reboot']
 
 export type Playback = ReturnType<typeof usePlayback>
 
