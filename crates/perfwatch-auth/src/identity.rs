@@ -4,7 +4,7 @@
 use crate::confirmation::{self, Confirmation};
 use crate::directory::AuthDirectory;
 use crate::error::AuthError;
-use crate::snapshot::AuthSnapshot;
+use crate::snapshot::{self, AuthSnapshot};
 use crate::{jwt, secret};
 use data_encoding::HEXLOWER;
 use perfwatch_model::HostId;
@@ -240,13 +240,12 @@ impl Identity {
 
     /// Returns whether a host is within the identity's host tags.
     pub fn is_in_scope(&self, snapshot: &AuthSnapshot, host: HostId) -> bool {
-        let has_tag = |tags: &Vec<String>| tags.iter().any(|tag| self.host_tags.contains(tag));
-        self.host_tags.is_empty() || snapshot.host_tags.get(&host).is_some_and(has_tag)
+        self.includes_host_with(snapshot.host_tags(host))
     }
 
     /// Returns whether a host with these tags is within the identity's host tags.
     pub fn includes_host_with(&self, tags: &[String]) -> bool {
-        self.host_tags.is_empty() || tags.iter().any(|tag| self.host_tags.contains(tag))
+        snapshot::limit_includes(&self.host_tags, tags)
     }
 
     /// Returns whether everything that these tags give access to is within the identity's own limit. No tags

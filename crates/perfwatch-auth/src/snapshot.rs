@@ -33,6 +33,11 @@ pub struct AuthSnapshot {
     pub(crate) revision: i64,
 }
 
+/// Returns whether a limit by host tags includes a host with these tags. An empty limit includes all hosts.
+pub fn limit_includes(limit: &[String], tags: &[String]) -> bool {
+    limit.is_empty() || tags.iter().any(|tag| limit.contains(tag))
+}
+
 impl AuthSnapshot {
     /// Loads everything from the store.
     ///

@@ -1,6 +1,7 @@
 //! Content of a status page: groups of hosts and the values that the page shows. Its limits, and the state of a page.
 
 use perfwatch_auth::directory::AuthSnapshot;
+use perfwatch_auth::snapshot::limit_includes;
 use perfwatch_http::{ApiError, params};
 use perfwatch_model::{HostId, limits};
 use perfwatch_store::accounts::{Account, Role};
@@ -114,8 +115,7 @@ pub(crate) fn page_state(page: &StatusPage, snapshot: &AuthSnapshot, now_ms: i64
 
 /// Returns whether an account may view a host.
 pub(crate) fn can_view(account: &Account, snapshot: &AuthSnapshot, host: HostId) -> bool {
-    let has_tag = |tag: &String| account.host_tags.contains(tag);
-    account.host_tags.is_empty() || snapshot.host_tags(host).iter().any(has_tag)
+    limit_includes(&account.host_tags, snapshot.host_tags(host))
 }
 
 impl StatusContent {

@@ -126,7 +126,7 @@ pub(crate) async fn get_server(
 /// # Errors
 /// Returns `invalid_server` if the tags are outside the caller's scope.
 pub(super) fn ensure_in_scope(identity: &Identity, tags: &[String]) -> Result<(), ApiError> {
-    if identity.host_tags.is_empty() || tags.iter().any(|tag| identity.host_tags.contains(tag)) {
+    if identity.includes_host_with(tags) {
         return Ok(());
     }
     let message = format!("tags: must include one of your host tags ({})", identity.host_tags.join(", "));
