@@ -103,7 +103,8 @@ impl CapsuleBuilder {
         Self(deps)
     }
 
-    /// Builds a capsule of hosts that the caller may view, and records it in the audit log.
+    /// Builds a capsule of hosts that the caller may view, and records it in the audit log. `find_host` finds a host
+    /// that the caller may view by its id or name.
     ///
     /// # Errors
     /// Returns the reason for which the request is invalid, `not_found` for hosts and incidents that the caller may
@@ -112,6 +113,7 @@ impl CapsuleBuilder {
         &self,
         (actor, reader): (&Actor, &Reader),
         overview: &Overview,
+        find_host: impl Fn(&str) -> Result<Host, ApiError>,
         request: CapsuleRequest,
     ) -> Result<CapsuleFile, ApiError> {
         request.validate()?;
@@ -122,7 +124,7 @@ impl CapsuleBuilder {
             None => None,
         };
         let window = request.window(open.as_ref(), deps.clock.wall_ms())?;
-        let hosts = self.find_hosts(identity, &request.hosts, open.as_ref())?;
+        let hosts = self.find_hosts(find_host, &request.hosts, open.as_ref())?;
         reader.reserve(BUILD_MEMORY_BYTES).await?;
         let sections = Vec::new();
         let mut build =
@@ -154,7 +156,7 @@ impl CapsuleBuilder {
         masker.document(&mut document);
         let bytes = build.encode(&document).map_err(too_large)?;
         self.record(actor, &build.hosts, bytes.len()).await?;
-        Ok(CapsuleFile { name: file_name(&document.title), bytes })
+        Ok(CapsuleFile { name: document.file_name(), bytes })
     }
 
     /// Records the export: the data leaves the hub.
@@ -184,22 +186,11 @@ impl CapsuleBuilder {
     /// Hosts by id or name, or those of an incident, each once.
     fn find_hosts(
         &self,
-        identity: &Identity,
+        find: impl Fn(&str) -> Result<Host, ApiError>,
         ids: &[String],
         open: Option<&OpenIncident>,
     ) -> Result<Vec<Host>, ApiError> {
-        let auth_snapshot = self.0.directory.snapshot();
-        let mut hosts: Vec<Host> = Vec::new();
-        for id in ids {
-            let mut found = self.0.hosts.find(id);
-            found.retain(|host| identity.can_view(&auth_snapshot, host.record.id));
-            if found.len() > 1 {
-                let ids: Vec<HostId> = found.iter().map(|host| host.record.id).collect();
-                let message = perfwatch_model::ambiguous_host_name(id, &ids);
-                return Err(ApiError::conflict("ambiguous_host", message));
-            }
-            hosts.push(found.pop().ok_or_else(|| ApiError::not_found(format!("host {id:?} not found")))?);
-        }
+        let mut hosts: Vec<Host> = ids.iter().map(|id| find(id)).collect::<Result<_, _>>()?;
         if ids.is_empty() {
             let alerts = open.iter().flat_map(|open| &open.alerts);
             let ids: BTreeSet<HostId> = alerts.map(|alert| alert.host).collect();
@@ -225,14 +216,6 @@ impl CapsuleBuilder {
         };
         series.chain(movers).filter_map(unit).collect()
     }
-}
-
-/// Name of a file: the title without characters that file systems or shells treat differently.
-fn file_name(title: &str) -> String {
-    let safe = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
-    let name: String = title.chars().take(80).map(safe).collect();
-    let name = name.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-");
-    format!("{}.pwcap", if name.is_empty() { "capsule" } else { name.trim_matches('.') })
 }
 
 impl Build<'_> {

@@ -1,23 +1,10 @@
 //! Varints of sections: little-endian base 128, signed integers in zigzag form.
 
 use crate::CapsuleError;
+use perfwatch_tsdb::write_varint;
 
 /// Maximum length of a varint: 64 bits in groups of 7.
 const MAX_VARINT_BYTES: usize = 10;
-
-/// Appends an unsigned varint.
-pub(crate) fn write_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-/// Appends a signed varint.
-pub(crate) fn write_zigzag(out: &mut Vec<u8>, value: i64) {
-    write_varint(out, ((value << 1) ^ (value >> 63)).cast_unsigned());
-}
 
 /// Appends a text with its length in bytes.
 pub(crate) fn write_text(out: &mut Vec<u8>, text: &str) {
@@ -87,6 +74,7 @@ impl<'a> ByteReader<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use perfwatch_tsdb::write_zigzag;
 
     #[test]
     fn varints_have_fixed_bytes() {

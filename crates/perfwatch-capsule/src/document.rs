@@ -95,6 +95,15 @@ impl CapsuleDocument {
         Ok(document)
     }
 
+    /// Name of the file: the title without characters that file systems or shells treat differently.
+    pub fn file_name(&self) -> String {
+        let safe = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
+        let name: String = self.title.chars().take(80).map(safe).collect();
+        let parts = name.split('-').map(|part| part.trim_matches('.')).filter(|part| !part.is_empty());
+        let name = parts.collect::<Vec<_>>().join("-");
+        format!("{}.pwcap", if name.is_empty() { "capsule" } else { &name })
+    }
+
     /// Checks the counts.
     ///
     /// # Errors

@@ -4,10 +4,11 @@
 //! the first use of a number contains the text or the properties that do not change.
 
 use crate::CapsuleError;
-use crate::bytes::{ByteReader, write_text, write_varint, write_zigzag};
+use crate::bytes::{ByteReader, write_text};
 use crate::container::{Section, SectionWriter};
 use crate::limits::{MAX_PROCESS_ROWS, MAX_PROCESSES, MAX_ROWS, MAX_TEXT_BYTES};
 use perfwatch_model::ProcessRow;
+use perfwatch_tsdb::{write_varint, write_zigzag};
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -4,11 +4,12 @@
 //! columns: index of the series, a byte of flags, presence bits if values are missing, and the values.
 
 use crate::CapsuleError;
-use crate::bytes::{ByteReader, write_varint, write_zigzag};
+use crate::bytes::ByteReader;
 use crate::container::{Section, SectionWriter};
 use crate::document::SeriesName;
 use crate::limits::{MAX_ROWS, MAX_SERIES};
 use perfwatch_model::{MISSING, Shape};
+use perfwatch_tsdb::{write_varint, write_zigzag};
 use std::collections::HashMap;
 
 /// Flags of a column.

@@ -205,6 +205,25 @@ fn values_and_processes_survive_encoding() {
 }
 
 #[test]
+fn file_names_are_plain() {
+    for (title, expected) in [
+        ("CPU of db-03 above 90 %", "CPU-of-db-03-above-90.pwcap"),
+        ("web.example.com", "web.example.com.pwcap"),
+        ("../../etc/passwd", "etc-passwd.pwcap"),
+        (".bashrc", "bashrc.pwcap"),
+        ("..", "capsule.pwcap"),
+        ("\u{202e}💥\n", "capsule.pwcap"),
+        ("", "capsule.pwcap"),
+    ] {
+        assert_eq!(
+            CapsuleDocument { title: title.to_owned(), ..document() }.file_name(),
+            expected,
+            "{title:?}"
+        );
+    }
+}
+
+#[test]
 fn secrets_are_masked_without_request() {
     assert!(!dump(&write(document(), Masks::default())).to_string().contains("secret"));
 }

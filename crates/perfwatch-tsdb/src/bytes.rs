@@ -22,12 +22,12 @@ pub enum FormatError {
 pub(crate) type Result<T> = std::result::Result<T, FormatError>;
 
 /// Appends an unsigned LEB128 varint.
-pub(crate) fn write_varint(out: &mut Vec<u8>, value: u64) {
+pub fn write_varint(out: &mut Vec<u8>, value: u64) {
     encode_varint(value, out);
 }
 
 /// Appends a signed zigzag varint.
-pub(crate) fn write_zigzag(out: &mut Vec<u8>, value: i64) {
+pub fn write_zigzag(out: &mut Vec<u8>, value: i64) {
     encode_varint(zigzag(value), out);
 }
 

@@ -15,7 +15,7 @@ mod section;
 pub mod table;
 
 pub use block::{Block, BlockHeader, BlockPart, RowKind};
-pub use bytes::FormatError;
+pub use bytes::{FormatError, write_varint, write_zigzag};
 pub use column::CompressionLevel;
 pub use projection::{ColumnProjection, Projection, Projector, SeriesCounter, SeriesGroup, SeriesSelector};
 pub use query::Tier;

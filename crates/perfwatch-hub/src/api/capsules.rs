@@ -1,13 +1,13 @@
 //! `POST /api/v1/capsules`: incident capsules. They are built by `perfwatch-capsule`.
 
 use crate::app::App;
+use crate::host_access;
 use axum::extract::State;
 use axum::response::Response;
 use perfwatch_capsule::CapsuleRequest;
-use perfwatch_http::ApiError;
 use perfwatch_http::body::JsonBody;
-use perfwatch_http::extract::Audited;
 use perfwatch_http::read_limiter::Reader;
+use perfwatch_http::{ApiError, Audited};
 use std::sync::Arc;
 
 /// Create an incident capsule
@@ -28,6 +28,7 @@ pub(crate) async fn create_capsule(
     reader: Reader,
     JsonBody(request): JsonBody<CapsuleRequest>,
 ) -> Result<Response, ApiError> {
-    let file = app.capsules.build((&actor, &reader), &app.overview, request).await?;
+    let find_host = |id: &str| host_access::host(&app, &actor.identity, id);
+    let file = app.capsules.build((&actor, &reader), &app.overview, find_host, request).await?;
     Ok(reader.respond_file("application/vnd.perfwatch.capsule", &file.name, file.bytes))
 }

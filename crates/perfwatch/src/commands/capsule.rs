@@ -10,7 +10,7 @@ use perfwatch_model::{Clock as _, SystemClock};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Arguments of a capsule that a hub makes.
 pub(crate) struct CapsuleTarget {
@@ -35,7 +35,9 @@ pub(crate) fn run_capsule(command: CapsuleCommand) -> anyhow::Result<()> {
             let file = std::fs::File::open(&path).with_context(|| path.display().to_string())?;
             // A larger file is refused by its size.
             file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-            let summary = summary(&bytes).with_context(|| path.display().to_string())?;
+            let capsule = Capsule::parse(&bytes).map_err(anyhow::Error::from);
+            let summary = capsule.and_then(|capsule| summary(&capsule, bytes.len()));
+            let summary = summary.with_context(|| path.display().to_string())?;
             write_stdout(format!("{}: {summary}\n", path.display()).as_bytes())
         }
     }
@@ -47,25 +49,16 @@ fn create(target: CapsuleTarget) -> anyhow::Result<()> {
     let started = clock.monotonic();
     let bytes = hub.create_capsule(&target.request)?;
     let seconds = clock.monotonic().saturating_sub(started).as_secs_f64();
-    let summary = summary(&bytes).context("response of the hub")?;
-    let path = target.output.unwrap_or_else(|| default_path(&bytes));
+    let capsule = Capsule::parse(&bytes).context("response of the hub")?;
+    let summary = summary(&capsule, bytes.len()).context("response of the hub")?;
+    let path = target.output.unwrap_or_else(|| capsule.document().file_name().into());
     let file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path);
     file.and_then(|mut file| file.write_all(&bytes)).with_context(|| path.display().to_string())?;
     write_stdout(format!("{}: {summary}, created in {seconds:.1} s\n", path.display()).as_bytes())
 }
 
-/// File named after the title, in the working directory.
-fn default_path(bytes: &[u8]) -> PathBuf {
-    let title = Capsule::parse(bytes).map(|capsule| capsule.document().title.clone()).unwrap_or_default();
-    let safe = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
-    let name: String = title.chars().take(80).map(safe).collect();
-    let name = name.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-");
-    Path::new(if name.is_empty() { "capsule" } else { &name }).with_extension("pwcap")
-}
-
 /// Verifies a capsule and describes its content on a line.
-fn summary(bytes: &[u8]) -> anyhow::Result<String> {
-    let capsule = Capsule::parse(bytes)?;
+fn summary(capsule: &Capsule<'_>, size_bytes: usize) -> anyhow::Result<String> {
     capsule.verify()?;
     let CapsuleDocument { title, hosts, incidents, from_ms, to_ms, masked, .. } = capsule.document();
     let rows: usize = hosts.iter().map(|host| host.rows).sum();
@@ -77,7 +70,7 @@ fn summary(bytes: &[u8]) -> anyhow::Result<String> {
         hosts.len(),
         (to_ms - from_ms) as f64 / 60_000.0,
         incidents.len(),
-        bytes.len() as f64 / 1e6,
+        size_bytes as f64 / 1e6,
     );
     let names = [("commands", masked.commands), ("users", masked.users), ("hosts", masked.hosts)];
     let names: Vec<&str> = names.into_iter().filter(|(_, masked)| *masked).map(|(name, _)| name).collect();
