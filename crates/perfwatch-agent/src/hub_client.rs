@@ -10,7 +10,9 @@ use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use ureq::RequestBuilder;
 use ureq::tls::{TlsConfig, TlsProvider};
+use ureq::typestate::WithBody;
 
 /// Prefix of every enrollment token.
 pub(crate) const ENROLLMENT_TOKEN_PREFIX: &str = "pwe_";
@@ -109,6 +111,17 @@ impl HubClient {
         secret: Option<&str>,
         body: &[u8],
     ) -> Result<HubResponse, String> {
+        let request = self.post_request(path, headers, secret);
+        let response = request.send(body).map_err(|error| error.to_string())?;
+        read_response(response, MAX_RESPONSE_BYTES)
+    }
+
+    fn post_request(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        secret: Option<&str>,
+    ) -> RequestBuilder<WithBody> {
         let mut request = self.http.post(format!("{}{path}", self.base));
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -116,8 +129,7 @@ impl HubClient {
         if let Some(secret) = secret {
             request = request.header("Authorization", format!("Bearer {secret}"));
         }
-        let response = request.send(body).map_err(|error| error.to_string())?;
-        read_response(response, MAX_RESPONSE_BYTES)
+        request
     }
 
     /// Sends one GET request, without retries, with a credential if there is one; with a timeout, the whole request may
@@ -151,13 +163,8 @@ impl HubClient {
         secret: &str,
         (timeout, max_bytes): (Duration, u64),
     ) -> Result<Result<Vec<u8>, HubResponse>, String> {
-        let request = self.http.post(format!("{}{path}", self.base));
-        let request = request
-            .header("Content-Type", "application/json")
-            .header("Authorization", format!("Bearer {secret}"))
-            .config()
-            .timeout_global(Some(timeout))
-            .build();
+        let request = self.post_request(path, &[("Content-Type", "application/json")], Some(secret));
+        let request = request.config().timeout_global(Some(timeout)).build();
         let mut response = request.send(body).map_err(|error| error.to_string())?;
         if response.status() != 200 {
             return read_response(response, MAX_RESPONSE_BYTES).map(Err);
