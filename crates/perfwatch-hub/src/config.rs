@@ -170,6 +170,11 @@ impl HubConfig {
         Ok(())
     }
 
+    /// Returns whether other machines reach this address without encryption.
+    pub fn is_exposed_unencrypted(&self, address: SocketAddr) -> bool {
+        self.tls.is_none() && !address.ip().is_loopback() && self.trusted_proxies.is_empty()
+    }
+
     /// Validates the combination of settings.
     ///
     /// # Errors

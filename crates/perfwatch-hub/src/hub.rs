@@ -175,7 +175,7 @@ impl Hub {
 
 /// Logs settings that expose passwords, or make links useless for others.
 fn warn_of_exposure(app: &App, address: SocketAddr) {
-    if app.config.tls.is_none() && !address.ip().is_loopback() && app.config.trusted_proxies.is_empty() {
+    if app.config.is_exposed_unencrypted(address) {
         tracing::warn!(
             %address,
             "TLS is disabled; passwords and data are sent unencrypted. Set hub.tls or use a TLS proxy"

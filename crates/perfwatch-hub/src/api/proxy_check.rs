@@ -49,7 +49,7 @@ pub(crate) async fn proxy_check(
     Extension(request): Extension<RequestAddress>,
     RawQuery(query): RawQuery,
 ) -> Json<ProxyCheckResponse> {
-    let hub = &app.public_address();
+    let hub = app.public_address();
     Json(ProxyCheckResponse {
         scheme: if request.client_addr.is_tls { "https" } else { "http" },
         host: request.hosts.first().map(ToString::to_string),

@@ -32,7 +32,7 @@ pub(crate) async fn system(
         true => VisibleHosts::All(app.hosts.count()),
         false => VisibleHosts::Some(host_access::hosts(&app, &identity).len()),
     };
-    let address = &app.public_address();
+    let address = app.public_address();
     let faults = find_user_faults(address, &request, location(query.as_deref()).as_deref());
     let services = (&*app.metrics, &*app.history, &*app.alerting, &*app.live_feed);
     let times = (app.clock.monotonic().saturating_sub(app.started), app.clock.wall_ms());

@@ -52,7 +52,7 @@ pub(super) fn check_certificate_files(report: &mut Report, files: Option<&TlsFil
 pub(super) fn check_listener(report: &mut Report, config: &HubConfig) {
     const CHECK: &str = "port";
     let listen = config.listen;
-    if !listen.ip().is_loopback() && config.tls.is_none() && config.trusted_proxies.is_empty() {
+    if config.is_exposed_unencrypted(listen) {
         report.warning(
             CHECK,
             format!("{listen} accepts connections of other machines without encryption"),
