@@ -129,10 +129,10 @@ pub(crate) fn run(seconds: u64, hosts: u64, viewers: u64, only: &str) -> anyhow:
         let idle_mb = hub.resident_mb()?;
         health.print("before");
         let (mut status, mut max) = (Ok(()), Peak::default());
-        for (only, exact) in selection(only) {
+        for (only, exact) in rounds(only) {
             health.reset(clock.monotonic());
-            let config = json!({ "seconds": seconds, "only": only, "exact": exact });
-            status = status.and(attack_process(&hub, &credentials, &mallory, &names, config));
+            let result = attack_process(&hub, &credentials, &mallory, &names, (seconds, only, exact));
+            status = status.and(result);
             let peak = *lock(&health.max_resident_mb);
             if exact {
                 println!("  {only}: maximum {:.0} MB (second {})", peak.value, peak.at_s);
@@ -164,7 +164,7 @@ fn attacks() -> impl Iterator<Item = &'static attack::Attack> {
 }
 
 /// Rounds of attacks: the attacks whose names contain a text at once, or each alone for `each`.
-fn selection(only: &str) -> Vec<(&str, bool)> {
+fn rounds(only: &str) -> Vec<(&str, bool)> {
     match only {
         "each" => attacks().map(|(name, _)| (*name, true)).collect(),
         _ => vec![(only, false)],
@@ -177,16 +177,10 @@ fn attack_process(
     (secret, enrollment): &(String, String),
     [viewer, operator]: &[String; 2],
     names: &[String],
-    mut config: serde_json::Value,
+    (seconds, only, exact): (u64, &str, bool),
 ) -> anyhow::Result<()> {
-    let seconds = config["seconds"].as_u64().unwrap_or_default();
-    let rest = json!({ "url": hub.url, "address": hub.address, "agent": secret, "enrollment": enrollment,
-        "viewer": viewer, "operator": operator, "names": names });
-    config
-        .as_object_mut()
-        .zip(rest.as_object().cloned())
-        .into_iter()
-        .for_each(|(all, rest)| all.extend(rest));
+    let config = json!({ "url": hub.url, "address": hub.address, "agent": secret, "enrollment": enrollment,
+        "viewer": viewer, "operator": operator, "names": names, "seconds": seconds, "only": only, "exact": exact });
     let mut child = Command::new("nice")
         .args(["-n", "10"])
         .arg(std::env::current_exe()?)
