@@ -162,6 +162,9 @@ describe('public page', () => {
       .getByText(/unknown$/)
       .first()
       .waitFor()
+    // Values are on a line.
+    const lines = (values: Element[]) => values.map((value) => value.getClientRects().length)
+    expect(new Set(await page.locator('.values dd .num').evaluateAll(lines))).toEqual(new Set([1]))
     await checkPage(page, `status-public-${scheme}-${width}`)
     // Nothing but its files and its answers.
     const own = /^\/(s\/pwp_\w+|assets\/status-[\w-]+\.(js|css)|appearance\.js|icon\.svg|api\/v1\/public\/status\/pwp_\w+)$/
