@@ -98,21 +98,27 @@ impl HostRegistryInner {
         if host.id == Some(HostId::HUBS) {
             return invalid("host id is reserved for the metrics of the hubs");
         }
-        let id = match host.id {
-            Some(id) => Some(id),
-            None => self.names.unique_host(&host.name)?,
+        let id = match host.id.map_or_else(|| self.names.unique_host(&host.name), |id| Ok(Some(id)))? {
+            Some(id) => id,
+            None if host.name.parse::<HostId>().is_ok() => {
+                return invalid("host name has the form of a host id; expected the id in host_id");
+            }
+            None => self.unused_id_of_name(&host.name),
         };
-        if id.is_none_or(|id| !self.hosts.contains_key(&id)) {
+        if !self.hosts.contains_key(&id) {
             if self.hosts.len() >= limits::MAX_HOSTS {
                 limit_table::HOSTS.refuse();
                 return Err(HostRegistryError::LimitReached);
             }
             self.creators.check(sender, now_ms)?;
         }
-        if id.is_none() && host.name.parse::<HostId>().is_ok() {
-            return invalid("host name has the form of a host id; expected the id in host_id");
-        }
-        Ok(id.unwrap_or_else(HostId::generate))
+        Ok(id)
+    }
+
+    /// Identifier for a new host of this name: the first that no host has which was renamed since.
+    fn unused_id_of_name(&self, name: &str) -> HostId {
+        let ids = (0..=u32::MAX).map(|number| HostId::of_name(name, number));
+        ids.into_iter().find(|id| !self.hosts.contains_key(id)).unwrap_or_else(HostId::generate)
     }
 
     /// Adds a host that is not known yet.

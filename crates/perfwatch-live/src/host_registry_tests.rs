@@ -70,3 +70,29 @@ async fn name_of_two_hosts_is_ambiguous_until_one_is_renamed() {
     registry.resolve(&host(three, &two.to_string()), None, 1_000).await.unwrap();
     assert_eq!(found(&two.to_string()), [two]);
 }
+
+/// Two hubs that share a store.
+#[tokio::test]
+async fn new_name_at_two_hubs_is_a_single_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = SqliteOptions { folder: folder.path().to_owned(), budget_bytes: 64 << 20 };
+    let store: Arc<dyn Store> =
+        Arc::new(SqliteStore::open(&options, Arc::new(ManualClock::starting_at(0))).unwrap());
+    let hubs =
+        [HostRegistry::open(store.clone()).await.unwrap(), HostRegistry::open(store.clone()).await.unwrap()];
+    let names = ["web", "db"];
+    let ids = register(&hubs[0], &names).await;
+    assert_eq!(register(&hubs[1], &names).await, ids);
+    for hub in &hubs {
+        hub.refresh(2_000).await.unwrap();
+        assert_eq!(register(hub, &names).await, ids);
+        assert_eq!(hub.count(), 2);
+    }
+    // A host that was renamed keeps its identifier; its former name is a new host, the same at both hubs.
+    let renamed = HostRef { id: Some(ids[0]), name: "web-old".to_owned() };
+    hubs[0].resolve(&renamed, None, 3_000).await.unwrap();
+    hubs[1].refresh(4_000).await.unwrap();
+    let again = register(&hubs[0], &["web"]).await;
+    assert_ne!(again[0], ids[0]);
+    assert_eq!(register(&hubs[1], &["web"]).await, again);
+}

@@ -1,11 +1,12 @@
 //! Identifiers of hosts and boots as distinct types, so that they cannot be confused.
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::fmt;
-use uuid::Uuid;
+use uuid::{Builder, Uuid};
 
-/// Stable identifier of a host (UUIDv7). The agent generates it into its state folder; the hub
-/// generates it for hosts that only post JSON.
+/// Stable identifier of a host. The agent generates it into its state folder (UUIDv7); the hub computes it for
+/// hosts that scripts create by their name ([`HostId::of_name`]).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct HostId(pub Uuid);
@@ -24,6 +25,16 @@ impl HostId {
     /// Generates an identifier; identifiers sort by creation time.
     pub fn generate() -> Self {
         Self(Uuid::now_v7())
+    }
+
+    /// Identifier of a host that is created by its name only. It is computed from the name, so that hubs that
+    /// receive a new name at the same time create one host. `number` counts up where hosts that were renamed
+    /// since have the identifiers of lower numbers. A UUIDv8 (RFC 9562, section 5.8): 122 bits of a SHA-256.
+    pub fn of_name(name: &str, number: u32) -> Self {
+        let hash = Sha256::new_with_prefix("perfwatch host").chain_update(number.to_be_bytes()).chain_update(name);
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&hash.finalize()[..16]);
+        Self(Builder::from_custom_bytes(bytes).into_uuid())
     }
 }
 
@@ -72,4 +83,18 @@ impl_uuid_display!(BootId);
 pub fn ambiguous_host_name(name: &str, ids: &[HostId]) -> String {
     let ids: Vec<String> = ids.iter().map(HostId::to_string).collect();
     format!("{} hosts are named {name:?}; use one of their ids: {}", ids.len(), ids.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifier_of_a_name_is_fixed() {
+        let id = HostId::of_name("web", 0);
+        assert_eq!(id.to_string(), "e17e5cef-f518-81b0-8f22-1f02908fb82d");
+        assert_eq!((id.0.get_version_num(), id.0.get_variant()), (8, uuid::Variant::RFC4122));
+        assert_ne!(id, HostId::of_name("web", 1));
+        assert_ne!(id, HostId::of_name("web2", 0));
+    }
 }

@@ -76,6 +76,23 @@ fn changes_propagate_between_hubs() {
     eventually("the other hub accepts snapshots", || send().0 == 200);
     assert_eq!(a.request("POST", &format!("/api/v1/agents/{id}/revoke"), &a.token, &Value::Null).status, 200);
     eventually("the other hub rejects snapshots", || send() == (403, "agent_revoked".to_owned()));
+    // A new name that both hubs receive at once is a single host.
+    let by_name = |name: &str| json!({ "host": name, "timestamp": now_ms(), "cpu": { "usage": 1 } });
+    let send_to_both = |name: &str| {
+        std::thread::scope(|scope| {
+            let (first, second) =
+                (scope.spawn(|| a.post_json(&by_name(name))), scope.spawn(|| b.post_json(&by_name(name))));
+            [first.join().unwrap().status, second.join().unwrap().status]
+        })
+    };
+    let names: Vec<String> = (0..20).map(|number| format!("script-{number}")).collect();
+    for name in &names {
+        assert_eq!(send_to_both(name), [200, 200]);
+    }
+    eventually("both hubs know all hosts once", || {
+        [&a, &b].iter().all(|hub| hub.get("/api/v1/hosts").body["total"] == names.len() + 1)
+    });
+    assert!(names.iter().all(|name| send_to_both(name) == [200, 200]));
     drop(install);
 }
 
