@@ -22,7 +22,7 @@ const ALLOWED_DEPENDENCIES: Dependencies = &[
     ("perfwatch-store", &["perfwatch-model", "perfwatch-tsdb", "perfwatch-files"]),
     ("perfwatch-auth", &["perfwatch-model", "perfwatch-store"]),
     ("perfwatch-history", &["perfwatch-model", "perfwatch-tsdb", "perfwatch-store"]),
-    ("perfwatch-live", &["perfwatch-model", "perfwatch-store"]),
+    ("perfwatch-live", &["perfwatch-model", "perfwatch-tsdb", "perfwatch-store"]),
     ("perfwatch-http", &["perfwatch-model", "perfwatch-store", "perfwatch-auth", "perfwatch-workers"]),
     (
         "perfwatch-alerting",
@@ -133,6 +133,7 @@ const ALLOWED_DEPENDENCIES: Dependencies = &[
         "perfwatch-ingest",
         &[
             "perfwatch-model",
+            "perfwatch-tsdb",
             "perfwatch-store",
             "perfwatch-auth",
             "perfwatch-history",

@@ -9,8 +9,8 @@ use crate::state::AlertingState;
 use crate::transition::{HostTransition, hub_host_id};
 use perfwatch_auth::AuthDirectory;
 use perfwatch_history::History;
-use perfwatch_live::LiveFeed;
 use perfwatch_live::host_registry::{Heartbeat, HostRegistry};
+use perfwatch_live::{LiveFeed, RecentRows};
 use perfwatch_model::{Clock, HostId, Snapshot};
 use perfwatch_rules::Rule;
 use perfwatch_rules::alert_instance::{ResolveReason, TransitionEvent};
@@ -117,8 +117,8 @@ impl EvaluatorPool {
         for host in self.deps.hosts.list() {
             let id = host.record.id;
             // Data from before this start was evaluated by the previous run.
-            let recent = self.deps.live_feed.recent(id, self.now_ms());
-            let newest_ms = recent.last().map(|row| row.snapshot.at_ms).max(host.record.last_snapshot_ms);
+            let recent = self.deps.live_feed.recent_rows(id, i64::MIN, self.now_ms());
+            let newest_ms = recent.map(|rows| rows.newest_ms()).max(host.record.last_snapshot_ms);
             lock_slot(&self.slots.slot(id)).evaluated_until_ms = newest_ms.unwrap_or_default();
             self.slots.invalidate(id);
         }
@@ -344,9 +344,9 @@ impl EvaluatorPool {
         let loaded_until_ms = rows.last().map_or(i64::MIN, |row| row.at_ms);
         let mut slot = lock_slot(slot);
         // Snapshots published from here on wait for the lock of the slot, so that none is missed.
-        let recent = self.deps.live_feed.recent(host, now_ms);
-        let recent = recent.iter().map(|published| &published.snapshot);
-        for row in recent.filter(|row| row.at_ms > loaded_until_ms) {
+        let recent = self.deps.live_feed.recent_rows(host, loaded_until_ms.saturating_add(1), now_ms);
+        for published in recent.map(RecentRows::decode).unwrap_or_default() {
+            let row = &published.snapshot;
             evaluator.evaluate_snapshot(row, skew_ms, self.observation_age_ms(host, row), &mut replayed);
         }
         retain_active_transitions(&mut replayed, evaluated_until_ms);

@@ -53,9 +53,10 @@ impl AlertExplainer {
             (event.observed_at_ms - event.pending_since_ms).max(event.rule.condition.lookback().ms());
         let mut span =
             ExplainedSpan { span_ms: hold_ms.clamp(MIN_SPAN_MS, MAX_SPAN_MS), to_ms: event.observed_at_ms };
-        let recent = self.live_feed.recent(host, self.clock.wall_ms());
+        let from_ms = span.baseline_from_ms();
+        let recent = self.live_feed.recent(host, from_ms, self.clock.wall_ms()).await;
         let mut rows: Vec<Arc<Snapshot>> =
-            recent.iter().map(|published| published.snapshot.clone()).collect();
+            recent.snapshots.iter().map(|published| published.snapshot.clone()).collect();
         rows.retain(|row| span.contains(row));
         if rows.len() < MIN_ROWS {
             let interval_ms = i64::from(self.hosts.get(host)?.interval_ms());

@@ -3,7 +3,8 @@
 use super::share::{ShapeShare, row_bytes};
 use perfwatch_model::{BootId, HostId, Snapshot};
 use perfwatch_store::{RangeSet, SequenceRanges};
-use std::collections::BTreeMap;
+use perfwatch_tsdb::{EncodedRow, RowEncoder};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,6 +14,9 @@ use tokio::sync::{OwnedMutexGuard, RwLockReadGuard, RwLockWriteGuard};
 const SEAL_ROWS: usize = 150;
 /// Maximum age of an unsealed row. Older rows are sealed even if the block is small.
 const MAX_UNSEALED_AGE: Duration = Duration::from_secs(900);
+/// Maximum number of unsealed rows of other hubs: those of [`MAX_UNSEALED_AGE`] at a row per second. The oldest rows
+/// are missing until they are in a block.
+const MAX_MIRRORED_ROWS: usize = 900;
 /// Maximum number of boots per host for which duplicates are detected. The oldest boots are evicted.
 const MAX_TRACKED_BOOTS: usize = 64;
 
@@ -30,8 +34,9 @@ pub(super) struct HostHead {
 #[derive(Default)]
 struct HostHeadInner {
     boots: Vec<BootSequences>,
-    /// Rows with the number of their commit, in the order of arrival.
-    unsealed: Vec<(i64, Arc<Snapshot>)>,
+    encoder: RowEncoder,
+    /// Rows in the order of arrival.
+    unsealed: Vec<UnsealedRow>,
     /// Time at which the oldest unsealed row arrived, monotonic clock.
     since: Duration,
     /// Rows of the next block. The first block of a host has a random size, so that hosts that
@@ -39,6 +44,32 @@ struct HostHeadInner {
     target_rows: usize,
     /// Approximate size of the unsealed rows.
     unsealed_bytes: u64,
+    /// Rows that other hubs accepted and have not sealed yet, in the order in which they came here.
+    mirrored: VecDeque<MirroredRow>,
+}
+
+/// Row that is not in a block yet.
+struct UnsealedRow {
+    /// Number of its commit.
+    arrival: i64,
+    row: EncodedRow,
+    /// Approximate size in the store.
+    stored_bytes: u64,
+}
+
+/// Unsealed row of another hub.
+#[derive(Clone)]
+pub(super) struct MirroredRow {
+    pub(super) row: EncodedRow,
+    boot: BootId,
+    seq: u64,
+}
+
+impl MirroredRow {
+    /// Returns whether the row is in a block.
+    pub(super) fn is_sealed(&self, ranges: &[SequenceRanges]) -> bool {
+        ranges.iter().any(|ranges| ranges.boot == self.boot && ranges.seqs.contains(self.seq))
+    }
 }
 
 /// Accepted sequence numbers of a boot.
@@ -114,18 +145,19 @@ impl HostHead {
     }
 
     /// Adds the new rows of a commit under one lock. Sealing removes whole commits, and must never find
-    /// a part of a commit.
-    pub(super) fn append(
+    /// a part of a commit. Returns the rows in memory; `None` for rows that the head has already.
+    pub(super) fn append<'a>(
         &self,
         arrival: i64,
-        snapshots: impl IntoIterator<Item = Arc<Snapshot>>,
+        snapshots: impl IntoIterator<Item = &'a Snapshot>,
         now: Duration,
-    ) {
-        let mut inner = self.lock();
-        for snapshot in snapshots {
+    ) -> Vec<Option<EncodedRow>> {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        let add = |snapshot: &Snapshot| {
             let sequences = inner.boot(snapshot.boot);
             if !sequences.seqs.insert(snapshot.seq) {
-                continue;
+                return None;
             }
             sequences.newest_ms = sequences.newest_ms.max(snapshot.at_ms);
             if inner.unsealed.is_empty() {
@@ -134,9 +166,46 @@ impl HostHead {
             if inner.target_rows == 0 {
                 inner.target_rows = SEAL_ROWS / 2 + fastrand::usize(..SEAL_ROWS / 2);
             }
-            inner.unsealed_bytes += row_bytes(&snapshot);
-            inner.unsealed.push((arrival, snapshot));
+            let (row, stored_bytes) = (inner.encoder.encode(snapshot), row_bytes(snapshot));
+            inner.unsealed_bytes += stored_bytes;
+            inner.unsealed.push(UnsealedRow { arrival, row: row.clone(), stored_bytes });
+            Some(row)
+        };
+        snapshots.into_iter().map(add).collect()
+    }
+
+    /// Adds a row that another hub accepted and made durable. Returns the row in memory; `None` for a row that the
+    /// head has already.
+    pub(super) fn mirror(&self, snapshot: &Snapshot) -> Option<EncodedRow> {
+        let mut inner = self.lock();
+        let sequences = inner.boot(snapshot.boot);
+        if !sequences.seqs.insert(snapshot.seq) {
+            return None;
         }
+        sequences.newest_ms = sequences.newest_ms.max(snapshot.at_ms);
+        let row = inner.encoder.encode(snapshot);
+        if inner.mirrored.len() >= MAX_MIRRORED_ROWS {
+            inner.mirrored.pop_front();
+        }
+        inner.mirrored.push_back(MirroredRow { row: row.clone(), boot: snapshot.boot, seq: snapshot.seq });
+        Some(row)
+    }
+
+    /// Unsealed rows of other hubs within a range.
+    pub(super) fn mirrored_rows(&self, (from_ms, to_ms): (i64, i64)) -> Vec<MirroredRow> {
+        let inner = self.lock();
+        let is_within = |mirrored: &&MirroredRow| (from_ms..to_ms).contains(&mirrored.row.at_ms());
+        inner.mirrored.iter().filter(is_within).cloned().collect()
+    }
+
+    /// Removes the rows of other hubs that are in blocks.
+    pub(super) fn remove_sealed_mirrored(&self, ranges: &[SequenceRanges]) {
+        self.lock().mirrored.retain(|mirrored| !mirrored.is_sealed(ranges));
+    }
+
+    /// Returns whether there are unsealed rows of other hubs.
+    pub(super) fn has_mirrored_rows(&self) -> bool {
+        !self.lock().mirrored.is_empty()
     }
 
     pub(super) fn should_seal(&self, now: Duration) -> bool {
@@ -147,29 +216,34 @@ impl HostHead {
     }
 
     /// Unsealed rows in the order of arrival.
-    pub(super) fn rows(&self) -> Vec<Arc<Snapshot>> {
-        self.lock().unsealed.iter().map(|(_, snapshot)| snapshot.clone()).collect()
+    pub(super) fn rows(&self) -> Vec<EncodedRow> {
+        self.lock().unsealed.iter().map(|unsealed| unsealed.row.clone()).collect()
     }
 
     /// Unsealed rows and the arrival number of the last row; `None` if there are none.
-    pub(super) fn rows_to_seal(&self) -> Option<(Vec<Arc<Snapshot>>, i64)> {
+    pub(super) fn rows_to_seal(&self) -> Option<(Vec<EncodedRow>, i64)> {
         let inner = self.lock();
-        let (last, _) = inner.unsealed.last()?;
-        Some((inner.unsealed.iter().map(|(_, snapshot)| snapshot.clone()).collect(), *last))
+        let until = inner.unsealed.last()?.arrival;
+        Some((inner.unsealed.iter().map(|unsealed| unsealed.row.clone()).collect(), until))
     }
 
     /// Removes the rows of all commits up to `until`, which are in blocks.
     pub(super) fn remove_sealed(&self, until: i64, now: Duration) {
         let mut inner = self.lock();
-        inner.unsealed.retain(|(arrival, _)| *arrival > until);
-        inner.unsealed_bytes = inner.unsealed.iter().map(|(_, row)| row_bytes(row)).sum();
+        inner.unsealed.retain(|unsealed| unsealed.arrival > until);
+        inner.unsealed_bytes = inner.unsealed.iter().map(|unsealed| unsealed.stored_bytes).sum();
+        if inner.unsealed.is_empty() && inner.mirrored.is_empty() {
+            // A host that sends no more keeps no memory.
+            inner.encoder = RowEncoder::default();
+            inner.unsealed.shrink_to(SEAL_ROWS);
+        }
         inner.since = now;
         inner.target_rows = SEAL_ROWS;
     }
 
     /// Arrival number of the oldest unsealed row.
     pub(super) fn oldest_arrival(&self) -> Option<i64> {
-        self.lock().unsealed.first().map(|(arrival, _)| *arrival)
+        self.lock().unsealed.first().map(|unsealed| unsealed.arrival)
     }
 }
 
@@ -242,25 +316,24 @@ mod tests {
         const COMMITS: i64 = 400;
         const ROWS: u64 = 50;
         let head = HostHead::new(1 << 30);
-        let row = |seq: u64| {
-            Arc::new(Snapshot {
-                boot: BootId::default(),
-                seq,
-                at_ms: 0,
-                interval_ms: 0,
-                shape: Arc::new(Shape::new(vec![])),
-                values: vec![],
-                processes: vec![],
-                facts: None,
-                errors: vec![],
-            })
+        let row = |seq: u64| Snapshot {
+            boot: BootId::default(),
+            seq,
+            at_ms: 0,
+            interval_ms: 0,
+            shape: Arc::new(Shape::new(vec![])),
+            values: vec![],
+            processes: vec![],
+            facts: None,
+            errors: vec![],
         };
         let mut sealed = 0;
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
                 for arrival in 0..COMMITS {
                     let first = arrival.cast_unsigned() * ROWS;
-                    head.append(arrival, (first..first + ROWS).map(row), Duration::ZERO);
+                    let rows: Vec<Snapshot> = (first..first + ROWS).map(row).collect();
+                    head.append(arrival, &rows, Duration::ZERO);
                 }
             });
             while !writer.is_finished() || head.oldest_arrival().is_some() {

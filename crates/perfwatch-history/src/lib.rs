@@ -11,6 +11,7 @@ mod export_text;
 pub mod grid;
 mod head;
 mod metrics;
+mod mirrored;
 pub mod read;
 mod retention;
 mod rollup;
@@ -29,7 +30,7 @@ use head::{HostHead, InFlightAppends};
 pub use metrics::HistoryMetrics;
 use perfwatch_model::{Clock, HostId, Snapshot, limit_table, limits};
 use perfwatch_store::{BlockContent, SnapshotRow, Store, StoreError, shares};
-use perfwatch_tsdb::{Projection, Tier};
+use perfwatch_tsdb::{EncodedRow, Projection, Tier, decode_rows};
 pub use share::ShareExceeded;
 use share::{STORAGE_RETRY_DELAY, SpaceShare, row_bytes};
 use std::collections::{HashMap, HashSet};
@@ -132,12 +133,13 @@ pub enum AppendError {
     Store(#[from] StoreError),
 }
 
-/// Result of an append. Until it is dropped, no other rows of the host are appended: the caller publishes
-/// the rows in the order of their acceptance.
+/// Result of an append.
 pub struct AppendOutcome {
-    /// Flag per row: accepted (`true`) or duplicate.
-    pub is_new: Vec<bool>,
-    _append_lock: OwnedMutexGuard<()>,
+    /// Each row as it is in memory; `None` for a duplicate.
+    pub rows: Vec<Option<EncodedRow>>,
+    /// Until it is dropped, no other rows of the host are appended: the caller publishes the rows in the order of
+    /// their acceptance.
+    pub append_lock: OwnedMutexGuard<()>,
 }
 
 impl History {
@@ -166,7 +168,7 @@ impl History {
             seal_due: Notify::new(),
             metrics,
         };
-        for ranges in history.backend.sequence_ranges().await? {
+        for ranges in history.backend.sequence_ranges(None).await? {
             history.head(ranges.host).record_sealed(ranges.boot, &ranges.seqs, ranges.newest_ms);
         }
         let count = history.load_head().await?;
@@ -191,7 +193,7 @@ impl History {
                 if sealed_until.get(&host).is_none_or(|sealed| head_row.arrival > *sealed) {
                     let (head, snapshot) = (self.head(host), head_row.row.snapshot);
                     count += usize::from(!head.contains(snapshot.boot, snapshot.seq));
-                    head.append(head_row.arrival, [snapshot], self.clock.monotonic());
+                    head.append(head_row.arrival, [&*snapshot], self.clock.monotonic());
                 }
             }
         }
@@ -233,7 +235,7 @@ impl History {
         sealed_until_ms: Option<i64>,
         since_ms: i64,
     ) -> Result<Vec<Arc<Snapshot>>, StoreError> {
-        let unsealed = self.head(host).rows();
+        let unsealed = decode_rows(&self.head(host).rows());
         if unsealed.is_empty() && sealed_until_ms.is_none_or(|last| last < since_ms) {
             return Ok(unsealed);
         }
@@ -352,6 +354,7 @@ impl History {
         let new_rows = || snapshots.iter().zip(&is_new).filter(|(_, is_new)| **is_new).map(|(row, _)| row);
         let rows: Vec<SnapshotRow> =
             new_rows().map(|snapshot| SnapshotRow { host, snapshot: snapshot.clone() }).collect();
+        let mut appended = Vec::new();
         if !rows.is_empty() {
             self.check_share(host, &head, &rows).await?;
             let guard = self.in_flight.begin();
@@ -359,12 +362,15 @@ impl History {
             let arrival = self.backend.append(rows).await.inspect_err(|_| self.seal_due.notify_one())?;
             self.in_flight.finish(arrival);
             let now = self.clock.monotonic();
-            head.append(arrival, new_rows().cloned(), now);
+            appended = head.append(arrival, new_rows().map(|row| &**row), now);
             drop(guard);
             if self.is_seal_due(&head, now) {
                 self.seal_due.notify_one();
             }
         }
-        Ok(AppendOutcome { is_new, _append_lock: append_lock })
+        let mut appended = appended.into_iter();
+        let rows =
+            is_new.iter().map(|is_new| if *is_new { appended.next().flatten() } else { None }).collect();
+        Ok(AppendOutcome { rows, append_lock })
     }
 }

@@ -6,13 +6,16 @@ use perfwatch_model::limits::MAX_READ_CELLS;
 use perfwatch_model::{BootId, HostId, MISSING, ProcessRow, Snapshot};
 use perfwatch_store::{BlockContent, HeldPermits, Query, QueryResult, ReadBounds, StoreError};
 use perfwatch_tsdb::rollup::bucket_start;
-use perfwatch_tsdb::{BucketColumn, Buckets, Projection, Projector, Table, Tier};
+use perfwatch_tsdb::{BucketColumn, Buckets, EncodedRow, Projection, Projector, Table, Tier, decode_rows};
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Maximum number of processes whose usage is summed up; above, those with the least usage are left out.
 const MAX_SUMMED_PROCESSES: usize = 100_000;
+
+/// Maximum number of reads of a range in which another hub seals rows at the same time.
+const MAX_READ_ATTEMPTS: usize = 3;
 
 /// Minimum length of the parts in which processes are read.
 const MIN_PART_MS: i64 = 60_000;
@@ -106,11 +109,33 @@ impl History {
         let head = self.head(host);
         // While this lock is held, rows do not move into blocks.
         let _read_lock = head.lock_read().await;
-        let rows = self.unsealed_rows(host, range);
-        let sealed = self.read_sealed(host, tier, range, projection, bounds).await?;
+        let mut rows = self.unsealed_rows(host, range);
+        let (sealed, mirrored) = self.read_sealed_and_mirrored(host, tier, range, projection, bounds).await?;
+        rows.extend(mirrored);
         let projection = projection.clone();
-        let unsealed = run_held(bounds, move || project_rows(&rows, &projection)).await?;
+        let unsealed = run_held(bounds, move || project_rows(&decode_rows(&rows), &projection)).await?;
         Ok(JoinedSeries { sealed, unsealed })
+    }
+
+    /// Reads the blocks of a host, and the unsealed rows of other hubs, each row once.
+    async fn read_sealed_and_mirrored(
+        &self,
+        host: HostId,
+        tier: Tier,
+        range: (i64, i64),
+        projection: &Arc<Projection>,
+        bounds: &ReadBounds,
+    ) -> Result<(QueryResult, Vec<EncodedRow>), StoreError> {
+        let mut attempts = 0;
+        loop {
+            let mirrored = self.unsealed_mirrored(host, range).await?;
+            let sealed = self.read_sealed(host, tier, range, projection, bounds).await?;
+            attempts += 1;
+            // Another hub may seal rows during the read.
+            if self.are_unsealed(host, &mirrored).await? || attempts == MAX_READ_ATTEMPTS {
+                return Ok((sealed, mirrored.into_iter().map(|mirrored| mirrored.row).collect()));
+            }
+        }
     }
 
     /// Reads the blocks of a host.
@@ -130,9 +155,9 @@ impl History {
     }
 
     /// Unsealed rows of a host within a range.
-    pub(crate) fn unsealed_rows(&self, host: HostId, (from_ms, to_ms): (i64, i64)) -> Vec<Arc<Snapshot>> {
+    pub(crate) fn unsealed_rows(&self, host: HostId, (from_ms, to_ms): (i64, i64)) -> Vec<EncodedRow> {
         let rows = self.head(host).rows().into_iter();
-        rows.filter(|row| (from_ms..to_ms).contains(&row.at_ms)).collect()
+        rows.filter(|row| (from_ms..to_ms).contains(&row.at_ms())).collect()
     }
 
     /// Reads the newest snapshot at `at_ms`, or at most `max_age_ms` before it.

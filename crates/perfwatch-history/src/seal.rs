@@ -9,7 +9,8 @@ use super::rollup::{self, LateBuckets};
 use super::task::run_blocking;
 use perfwatch_model::{HostId, Snapshot};
 use perfwatch_store::{CommitError, RetentionWatermarks, SealWatermark, StoreError, Write};
-use perfwatch_tsdb::{Buckets, CompressionLevel, Table, Tier, block, rollup::bucket_start};
+use perfwatch_tsdb::{Buckets, CompressionLevel, EncodedRow, Table, Tier};
+use perfwatch_tsdb::{block, decode_rows, rollup::bucket_start};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,7 +25,7 @@ const MAX_ATTEMPTS: usize = 5;
 struct SealBatch {
     host: HostId,
     head: Arc<HostHead>,
-    rows: Vec<Arc<Snapshot>>,
+    rows: Vec<EncodedRow>,
     /// Arrival number of the last row.
     until: i64,
 }
@@ -104,22 +105,26 @@ impl History {
     async fn seal_writes(&self, batches: &[SealBatch]) -> Result<Vec<Write>, StoreError> {
         let watermarks = self.backend.retention_watermarks().await?;
         let mut writes = vec![Write::ExpectWatermarks(watermarks)];
-        let hosts: Vec<(HostId, Vec<Arc<Snapshot>>)> =
+        let hosts: Vec<(HostId, Vec<EncodedRow>)> =
             batches.iter().map(|batch| (batch.host, batch.rows.clone())).collect();
-        let (blocks, late) =
-            run_blocking(move || (build_blocks(&hosts, watermarks), build_late_buckets(&hosts, watermarks)))
-                .await?;
-        writes.extend(blocks);
+        let build = move || {
+            let hosts: Vec<(HostId, Vec<Arc<Snapshot>>)> =
+                hosts.iter().map(|(host, rows)| (*host, decode_rows(rows))).collect();
+            let mut writes = build_blocks(&hosts, watermarks);
+            for (host, rows) in &hosts {
+                let newest = rows.iter().max_by_key(|row| row.at_ms);
+                writes.extend(newest.map(|row| Write::HostSeen(*host, row.at_ms, row.interval_ms)));
+                writes.extend(sequence_ranges_of(*host, rows).into_iter().map(Write::RecordSequences));
+            }
+            (writes, build_late_buckets(&hosts, watermarks))
+        };
+        let (built, late) = run_blocking(build).await?;
+        writes.extend(built);
         for (host, tier, buckets) in late {
             writes.extend(rollup::merge_late(&*self.backend, host, tier, buckets).await?);
         }
-        for batch in batches {
-            let newest = batch.rows.iter().max_by_key(|row| row.at_ms);
-            writes.extend(newest.map(|row| Write::HostSeen(batch.host, row.at_ms, row.interval_ms)));
-            writes
-                .extend(sequence_ranges_of(batch.host, &batch.rows).into_iter().map(Write::RecordSequences));
-            writes.push(Write::AdvanceSeal(SealWatermark { host: batch.host, arrival: batch.until }));
-        }
+        let watermark = |batch: &SealBatch| SealWatermark { host: batch.host, arrival: batch.until };
+        writes.extend(batches.iter().map(|batch| Write::AdvanceSeal(watermark(batch))));
         Ok(writes)
     }
 

@@ -115,7 +115,7 @@ impl History {
         let head_bounds = bounds.clone();
         let measure_head = move || {
             let mut counter = SizeCounter::new(&projection, &head_bounds);
-            let _ = rows.iter().all(|row| counter.add(&row.shape, Tier::Raw, 1));
+            let _ = rows.iter().all(|row| counter.add(row.shape(), Tier::Raw, 1));
             counter.size()
         };
         let head = run_held(&bounds, measure_head).await?;

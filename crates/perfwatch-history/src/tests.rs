@@ -2,6 +2,7 @@
 //! of restarts, each row counts once, and roll-ups equal a recount of the rows that were sent.
 
 mod bounds;
+mod mirrored;
 mod timeline;
 
 use super::*;
@@ -9,6 +10,7 @@ use bounds::{
     changing_columns_are_refused_before_they_are_read, export_in_parts_equals_export_at_once,
     grid_in_parts_equals_grid_at_once, largest_host_is_read_in_parts_with_a_coarser_step,
 };
+use mirrored::mirrored_rows_are_read_once;
 use perfwatch_model::{BootId, CollectorError, Column, ManualClock, Shape};
 use perfwatch_store::{BlockContent, PostgresStore, SqliteOptions, SqliteStore, Write};
 use perfwatch_testkit::Postgres;
@@ -115,7 +117,7 @@ impl TestHistory {
     async fn send(&mut self, rows: Vec<Arc<Snapshot>>) {
         for rows in rows.chunks(100) {
             let outcome = self.history.append(self.host, rows.to_vec()).await.unwrap();
-            let accepted = rows.iter().zip(&outcome.is_new).filter(|(_, is_new)| **is_new);
+            let accepted = rows.iter().zip(&outcome.rows).filter(|(_, appended)| appended.is_some());
             self.sent.extend(accepted.map(|(row, _)| row.clone()));
         }
         self.history.seal(false).await.unwrap();
@@ -470,11 +472,11 @@ mod per_backend {
         corrupt_block_does_not_affect_others changing_columns_are_refused_before_they_are_read
         largest_host_is_read_in_parts_with_a_coarser_step export_in_parts_equals_export_at_once
         grid_in_parts_equals_grid_at_once disk_budget_is_shared_by_host ingestion_is_blocked_while_the_store_rejects_rows
-        timeline_has_gaps_reboots_and_changed_facts);
+        timeline_has_gaps_reboots_and_changed_facts mirrored_rows_are_read_once);
     run_on!(postgres: rollups_equal_recount_after_restarts_and_late_data
         retention_deletes_raw_data_and_late_rows_count_once disk_budget_deletes_oldest_raw_data_first
         corrupt_block_does_not_affect_others changing_columns_are_refused_before_they_are_read
         largest_host_is_read_in_parts_with_a_coarser_step export_in_parts_equals_export_at_once
         grid_in_parts_equals_grid_at_once disk_budget_is_shared_by_host ingestion_is_blocked_while_the_store_rejects_rows
-        timeline_has_gaps_reboots_and_changed_facts);
+        timeline_has_gaps_reboots_and_changed_facts mirrored_rows_are_read_once);
 }

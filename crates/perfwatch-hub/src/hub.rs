@@ -9,6 +9,7 @@ use perfwatch_auth::encryption::Keyring;
 use perfwatch_http::listener::{Listener, serve};
 use perfwatch_http::proxy_check::local_links;
 use perfwatch_http::public_address::PublicAddress;
+use perfwatch_ingest::mirror::Mirror;
 use perfwatch_live::cache::Cache;
 use perfwatch_metrics::recorder::Recorder;
 use perfwatch_store::accounts::Role;
@@ -71,13 +72,16 @@ impl Hub {
         let security = (directory.clone(), keyring);
         let public_address = Arc::new(public_address(&config, address));
         let process = (public_address, stop.clone(), tasks.clone());
-        let (app, cache) = build_app(config, deps, security, process).await?;
+        let (app, cache, stream) = build_app(config, deps, security, process).await?;
         app.history.start(&tasks, &stop);
         app.alerting.start(&tasks, &stop);
         app.agentless.start(&tasks, &stop);
         tasks.spawn(app.metrics.polls.clone().run_heartbeat(stop.clone()));
         app.overview.start(&tasks, &stop);
         tasks.spawn(prune_loop(app.clone(), cache));
+        if let Some(stream) = stream {
+            tasks.spawn(Arc::new(Mirror::new(app.pipeline.clone(), stream)).run(stop.clone()));
+        }
         tasks.spawn(directory.clone().run(stop.clone()));
         tasks.spawn(app.settings.clone().run(stop.clone()));
         tasks.spawn(app.status.clone().run(stop.clone()));

@@ -18,6 +18,7 @@ use perfwatch_ingest::{Pipeline, PipelineDeps};
 use perfwatch_live::LiveFeed;
 use perfwatch_live::cache::Cache;
 use perfwatch_live::host_registry::HostRegistry;
+use perfwatch_live::live_stream::{LiveStream, RedisUrlError};
 use perfwatch_metrics::SelfMetrics;
 use perfwatch_model::remote_collector::RemoteCollector;
 use perfwatch_model::{Catalog, Clock, limits};
@@ -79,10 +80,10 @@ pub(crate) async fn build_app(
     deps: HubDependencies,
     (directory, keyring): (Arc<AuthDirectory>, Arc<Keyring>),
     (public_address, stop, tasks): (Arc<PublicAddress>, CancellationToken, TaskTracker),
-) -> Result<(Arc<App>, Arc<Cache>), HubError> {
+) -> Result<(Arc<App>, Arc<Cache>, Option<LiveStream>), HubError> {
     let HubDependencies { store, clock, catalog, notifier, remote_collector, workers } = deps;
     let metrics = Arc::new(SelfMetrics::new(workers.metrics().clone(), clock.clone()));
-    let cache = open_cache(&config, &*store, clock.clone(), &metrics).await?;
+    let (cache, stream) = open_redis(&config, &*store, clock.clone(), &metrics).await?;
     let (live_feed, hosts) = (Arc::new(LiveFeed::new()), Arc::new(HostRegistry::open(store.clone()).await?));
     let history = open_history(&store, &clock, (&config, &metrics), &hosts, &live_feed).await?;
     let (settings, rate_limiters) = open_settings(&config, (&store, &clock), &history, &directory).await?;
@@ -142,7 +143,7 @@ pub(crate) async fn build_app(
         stop,
         tasks,
     };
-    Ok((Arc::new(app), cache))
+    Ok((Arc::new(app), cache, stream))
 }
 
 /// Loads the state of logins.
@@ -248,19 +249,19 @@ async fn open_settings(
     Ok((Settings::open((store.clone(), clock.clone()), base, targets).await?, rate_limiters))
 }
 
-/// Opens the cache, shared through Redis by all hubs of this store.
-async fn open_cache(
+/// Opens the cache and the stream of live data, shared through Redis by all hubs of this store.
+async fn open_redis(
     config: &HubConfig,
     store: &dyn Store,
     clock: Arc<dyn Clock>,
     metrics: &SelfMetrics,
-) -> Result<Arc<Cache>, HubError> {
+) -> Result<(Arc<Cache>, Option<LiveStream>), HubError> {
     let redis = config.redis.as_ref().map(ExposeSecret::expose_secret);
     let installation = settings::installation_id(store).await?;
-    Ok(Arc::new(
-        Cache::open(redis, &installation, clock, metrics.cache.clone())
-            .map_err(|error| HubConfigError { key: "redis", message: error.to_string() })?,
-    ))
+    let invalid = |error: RedisUrlError| HubConfigError { key: "redis", message: error.to_string() };
+    let stream = redis.map(|url| LiveStream::open(url, &installation)).transpose().map_err(invalid)?;
+    let cache = Cache::open(redis, &installation, clock, metrics.cache.clone()).map_err(invalid)?;
+    Ok((Arc::new(cache), stream))
 }
 
 /// Opens the history and fills the recent windows from it.

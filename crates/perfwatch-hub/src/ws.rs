@@ -371,8 +371,8 @@ impl Connection {
                 tokio::task::yield_now().await;
             }
             let now_ms = self.app.clock.wall_ms();
-            let recent = subscription.backfill(&self.app.live_feed, host, request, now_ms);
-            for entry in message::backfill_entries(&recent, &subscription.selection) {
+            let recent = subscription.backfill(&self.app.live_feed, host, request, now_ms).await;
+            for entry in message::backfill_entries(&recent.snapshots, &subscription.selection) {
                 if let Some(text) = builder.push(entry) {
                     self.send_text(text.into()).await?;
                 }

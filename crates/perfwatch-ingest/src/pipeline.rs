@@ -4,7 +4,7 @@ use perfwatch_agentless::sink::{CollectedSnapshot, SinkError, SnapshotSink};
 use perfwatch_alerting::Alerting;
 use perfwatch_auth::identity::Principal;
 use perfwatch_auth::{AuthDirectory, Identity};
-use perfwatch_history::{AppendError, History, ShareExceeded};
+use perfwatch_history::{AppendError, AppendOutcome, History, ShareExceeded};
 use perfwatch_live::host_names::{HostRename, NameRight};
 use perfwatch_live::host_registry::{HostRegistry, HostRegistryError, HostSender};
 use perfwatch_live::sender_clock::SenderClock;
@@ -162,6 +162,16 @@ impl Pipeline {
         self.shapes.get(id)
     }
 
+    /// Adds a shape that a snapshot of another hub has.
+    pub(crate) fn add_shape(&self, shape: &Arc<Shape>) {
+        self.shapes.add(shape);
+    }
+
+    /// Services that the pipeline uses.
+    pub(crate) fn deps(&self) -> &PipelineDeps {
+        &self.deps
+    }
+
     /// Shared copy of a text.
     pub fn intern_text(&self, text: &str) -> Arc<str> {
         self.texts.intern(text)
@@ -300,32 +310,28 @@ impl Pipeline {
         let appended = self.deps.history.append(id, valid.clone()).await?;
         let name: Arc<str> = self.deps.hosts.name(id).into();
         let principal = self.deps.hosts.share_principal(id, now_ms);
-        for ((snapshot, declared_ms), is_new) in valid.into_iter().zip(declared_ms).zip(&appended.is_new) {
-            match is_new {
-                false => response.duplicates += 1,
-                true => {
+        let AppendOutcome { rows, append_lock } = appended;
+        for ((snapshot, declared_ms), row) in valid.into_iter().zip(declared_ms).zip(rows) {
+            match row {
+                None => response.duplicates += 1,
+                Some(row) => {
                     response.accepted += 1;
                     // Not before: shapes of refused snapshots must not take the place of others.
                     self.shapes.add(&snapshot.shape);
                     self.deps.hosts.record_boot(id, snapshot.boot, snapshot.at_ms, now_ms);
                     self.deps.metrics.accepted(snapshot.sample_count());
                     self.deps.hosts.record_snapshot(id, snapshot.at_ms, declared_ms, now_ms);
-                    self.deps.live_feed.publish(
-                        Arc::new(PublishedSnapshot::new(
-                            id,
-                            name.clone(),
-                            snapshot.clone(),
-                            self.deps.clock.monotonic(),
-                        )),
-                        principal.clone(),
-                        now_ms,
-                    );
+                    let accepted_at = self.deps.clock.monotonic();
+                    let published =
+                        PublishedSnapshot::new(id, name.clone(), snapshot.clone(), accepted_at).with_row(row);
+                    self.deps.live_feed.publish(Arc::new(published), principal.clone(), now_ms);
                     // After publication: the snapshot of a new alert is visible in the recent window.
                     self.deps.alerting.evaluate_snapshot(id, &snapshot, skew_ms);
                     self.deps.metrics.record_evaluated();
                 }
             }
         }
+        drop(append_lock);
         for (id, shape) in submission.shapes {
             self.shapes.add_sent_id(id, shape.id());
         }

@@ -4,10 +4,11 @@
 //! store share it through Redis. Nothing waits for the cache: missing entries are computed again or not
 //! shown. If Redis is unavailable, each hub uses its local entries.
 
+use crate::redis_site::RedisSite;
+pub use crate::redis_site::RedisUrlError;
 use perfwatch_model::Clock;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
-use redis::Client;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -56,9 +57,7 @@ pub struct Cache {
 
 /// Connection to Redis with a circuit breaker.
 struct RedisBackend {
-    client: Client,
-    /// Prefix of all keys: other applications and installations may use the same Redis.
-    prefix: String,
+    site: RedisSite,
     /// `None` after a failure: the next command opens a new connection.
     connection: Mutex<Option<ConnectionManager>>,
     /// End of the cooldown in milliseconds of the monotonic clock; 0 while Redis is available.
@@ -77,28 +76,21 @@ fn to_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Redis URL that cannot be parsed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("invalid Redis URL; expected redis://:password@host:6379/0, or rediss://… for TLS")]
-pub struct CacheUrlError;
-
 impl Cache {
     /// Opens a cache in local memory or, with a Redis URL, shared by all hubs of the installation `site`.
     /// Redis does not have to be available.
     ///
     /// # Errors
-    /// Returns [`CacheUrlError`] if the Redis URL is invalid.
+    /// Returns [`RedisUrlError`] if the Redis URL is invalid.
     pub fn open(
         redis_url: Option<&str>,
         site: &str,
         clock: Arc<dyn Clock>,
         metrics: CacheMetrics,
-    ) -> Result<Self, CacheUrlError> {
-        // The error of the client is dropped, because it may contain the password.
-        let client = redis_url.map(Client::open).transpose().map_err(|_| CacheUrlError)?;
-        let redis = client.map(|client| RedisBackend {
-            client,
-            prefix: format!("perfwatch:{site}:"),
+    ) -> Result<Self, RedisUrlError> {
+        let site = redis_url.map(|url| RedisSite::open(url, site)).transpose()?;
+        let redis = site.map(|site| RedisBackend {
+            site,
             connection: Mutex::default(),
             open_until_ms: AtomicU64::new(0),
         });
@@ -173,9 +165,9 @@ impl Cache {
         if open_until_ms > now_ms || (open_until_ms > 0 && !redis.claim_probe(open_until_ms, now_ms)) {
             return None;
         }
-        let result = match redis.execute(&command(&redis.prefix)).await {
+        let result = match redis.execute(&command(&redis.site.prefix)).await {
             // A reused connection may have been closed since its last use, for example by a restart.
-            Err((_, Attempt::Reused)) => redis.execute(&command(&redis.prefix)).await,
+            Err((_, Attempt::Reused)) => redis.execute(&command(&redis.site.prefix)).await,
             result => result,
         };
         let error = match result {
@@ -236,7 +228,7 @@ impl RedisBackend {
             .set_connection_timeout(Some(REDIS_TIMEOUT))
             .set_response_timeout(Some(REDIS_TIMEOUT))
             .set_number_of_retries(1);
-        let connection = ConnectionManager::new_lazy_with_config(self.client.clone(), config)?;
+        let connection = ConnectionManager::new_lazy_with_config(self.site.client.clone(), config)?;
         Ok((current.insert(connection).clone(), Attempt::Fresh))
     }
 }
@@ -246,6 +238,7 @@ mod tests {
     use super::*;
     use perfwatch_model::{ManualClock, SystemClock};
     use perfwatch_testkit::redis::Redis;
+    use redis::Client;
 
     const MINUTE: Duration = Duration::from_secs(60);
 

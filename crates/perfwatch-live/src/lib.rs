@@ -11,11 +11,14 @@ mod host_creators;
 pub mod host_names;
 pub mod host_registry;
 pub mod host_status;
+pub mod live_stream;
 pub mod message;
 mod poll_schedule;
 mod published;
 pub mod recent_page;
+mod recent_rows;
 mod recent_window;
+mod redis_site;
 pub mod selection;
 pub mod sender_clock;
 mod sender_conflicts;
@@ -27,11 +30,13 @@ pub use cache::Cache;
 pub use host_registry::HostRegistry;
 pub use message::ClientMessage;
 pub use published::PublishedSnapshot;
+pub use recent_rows::{RecentRows, RecentSnapshots};
 pub use subscription::Subscription;
 
 use client_share::ClientShares;
 use perfwatch_model::{Clock, HostId, Snapshot, limits};
 use perfwatch_store::{HostRecord, SharePrincipal};
+use recent_rows::DecodeMemory;
 use recent_window::RecentWindow;
 use selection::Selections;
 use std::sync::Arc;
@@ -42,6 +47,7 @@ use viewers::Viewers;
 /// Fan-out of accepted snapshots to live clients.
 pub struct LiveFeed {
     window: RecentWindow,
+    decode_memory: DecodeMemory,
     broadcast: broadcast::Sender<Arc<PublishedSnapshot>>,
     selections: Selections,
     viewers: Viewers,
@@ -52,6 +58,7 @@ impl Default for LiveFeed {
     fn default() -> Self {
         Self {
             window: RecentWindow::default(),
+            decode_memory: DecodeMemory::default(),
             broadcast: broadcast::Sender::new(limits::BROADCAST_CAPACITY),
             selections: Selections::default(),
             viewers: Viewers::default(),
@@ -79,9 +86,17 @@ impl LiveFeed {
         self.window.insert(Arc::new(published), host.share_principal(now_ms), now_ms);
     }
 
-    /// Snapshots of the host in the recent window, oldest first.
-    pub fn recent(&self, host: HostId, now_ms: i64) -> Vec<Arc<PublishedSnapshot>> {
-        self.window.recent(host, now_ms)
+    /// Rows of a host in the recent window from `from_ms` on; `None` without a row.
+    pub fn recent_rows(&self, host: HostId, from_ms: i64, now_ms: i64) -> Option<RecentRows> {
+        self.window.rows(host, from_ms, now_ms)
+    }
+
+    /// Snapshots of a host in the recent window from `from_ms` on, oldest first.
+    pub async fn recent(&self, host: HostId, from_ms: i64, now_ms: i64) -> RecentSnapshots {
+        match self.window.rows(host, from_ms, now_ms) {
+            Some(rows) => self.decode_memory.decode(rows).await,
+            None => RecentSnapshots::default(),
+        }
     }
 
     /// Hosts whose page is open.

@@ -4,6 +4,7 @@ use super::encoding;
 use super::selection::{CachedBytes, Selection};
 use bytes::Bytes;
 use perfwatch_model::{HostId, HostRef, Snapshot, json};
+use perfwatch_tsdb::EncodedRow;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -15,8 +16,12 @@ pub struct PublishedSnapshot {
     pub name: Arc<str>,
     /// Snapshot in decoded form.
     pub snapshot: Arc<Snapshot>,
-    /// Time of acceptance, monotonic clock of the hub.
+    /// Time of acceptance, monotonic clock of the hub; zero for snapshots of the recent window.
     pub accepted_at: Duration,
+    /// Snapshot as the history has it in memory, if it does.
+    pub row: Option<EncodedRow>,
+    /// Set for a snapshot that another hub accepted.
+    pub is_mirrored: bool,
     full_json: OnceLock<Bytes>,
     /// Tick entries by selection id, within the limit of encodings.
     selection_json: Mutex<Vec<(u64, Arc<str>, CachedBytes)>>,
@@ -30,14 +35,21 @@ impl PublishedSnapshot {
             name,
             snapshot,
             accepted_at,
+            row: None,
+            is_mirrored: false,
             full_json: OnceLock::new(),
             selection_json: Mutex::default(),
         }
     }
 
-    /// Copy without encodings, which takes less memory.
-    pub fn without_encodings(&self) -> Self {
-        Self::new(self.host, self.name.clone(), self.snapshot.clone(), self.accepted_at)
+    /// Adds the row of the history, which the recent window shares.
+    pub fn with_row(self, row: EncodedRow) -> Self {
+        Self { row: Some(row), ..self }
+    }
+
+    /// Marks a snapshot that another hub accepted.
+    pub fn mirrored(self) -> Self {
+        Self { is_mirrored: true, ..self }
     }
 
     /// Encodes the full snapshot as JSON, without caching the text.

@@ -1,9 +1,12 @@
-//! Snapshots of the last five minutes of every host, ordered by time, in memory.
+//! Snapshots of the last five minutes of every host, ordered by time, in memory: the newest of each host as it is,
+//! the others as encoded rows, which the head of the history shares.
 
 use super::published::PublishedSnapshot;
+use super::recent_rows::RecentRows;
 use super::selection::Selection;
-use perfwatch_model::{Column, HostId, ProcessRow, Snapshot, limit_table, limits};
+use perfwatch_model::{Column, HostId, ProcessRow, Shape, Snapshot, limit_table, limits};
 use perfwatch_store::SharePrincipal;
+use perfwatch_tsdb::{EncodedRow, RowEncoder};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -29,52 +32,89 @@ struct NewHosts {
     bytes: usize,
 }
 
-/// Snapshots of a host, ordered by time.
+/// Snapshots of a host.
 #[derive(Default)]
 struct HostWindow {
-    /// Snapshots with their approximate sizes in memory.
-    snapshots: VecDeque<(Arc<PublishedSnapshot>, usize)>,
+    /// Rows, ordered by time.
+    rows: VecDeque<RecentRow>,
+    /// Snapshot of the last row, with its encodings.
+    newest: Option<Arc<PublishedSnapshot>>,
+    /// Encoder of snapshots that are not in the head of the history.
+    encoder: RowEncoder,
+    /// Size in memory.
     bytes: usize,
+    /// Size of all rows as snapshots.
+    decoded_bytes: usize,
     /// Account or token that created the host, while the host is new.
     sender: Option<Arc<str>>,
+}
+
+/// Row with its approximate sizes.
+struct RecentRow {
+    row: EncodedRow,
+    /// Size in memory.
+    bytes: u32,
+    /// Size as a snapshot.
+    decoded_bytes: u32,
+}
+
+impl RecentRow {
+    fn new(row: EncodedRow, snapshot: &Snapshot, previous: Option<&EncodedRow>) -> Self {
+        let shares_shape = previous.is_some_and(|previous| Arc::ptr_eq(previous.shape(), &snapshot.shape));
+        let shape_bytes = if shares_shape { 0 } else { shape_bytes(&snapshot.shape) };
+        let size = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        Self {
+            bytes: size(row.bytes() + shape_bytes),
+            decoded_bytes: size(snapshot_bytes(snapshot) + shape_bytes),
+            row,
+        }
+    }
 }
 
 impl HostWindow {
     /// Inserts a snapshot by its time.
     fn insert(&mut self, published: Arc<PublishedSnapshot>) {
-        let at_ms = published.snapshot.at_ms;
-        let index = self.snapshots.partition_point(|(existing, _)| existing.snapshot.at_ms <= at_ms);
-        let previous = index.checked_sub(1).and_then(|index| self.snapshots.get(index));
-        let shares_shape = previous
-            .is_some_and(|(previous, _)| Arc::ptr_eq(&previous.snapshot.shape, &published.snapshot.shape));
-        let bytes = snapshot_bytes(&published.snapshot, shares_shape);
-        self.bytes += bytes;
-        // Only the newest snapshot is sent again in the same form; the other encodings are dropped.
-        if index < self.snapshots.len() {
-            self.snapshots.insert(index, (Arc::new(published.without_encodings()), bytes));
-        } else {
-            if let Some((newest, _)) = self.snapshots.back_mut() {
-                *newest = Arc::new(newest.without_encodings());
-            }
-            self.snapshots.push_back((published, bytes));
+        let snapshot = &published.snapshot;
+        let index = self.rows.partition_point(|existing| existing.row.at_ms() <= snapshot.at_ms);
+        let previous = index.checked_sub(1).and_then(|index| self.rows.get(index));
+        let row = published.row.clone().unwrap_or_else(|| self.encoder.encode(snapshot));
+        let row = RecentRow::new(row, snapshot, previous.map(|previous| &previous.row));
+        self.bytes += row.bytes as usize;
+        self.decoded_bytes += row.decoded_bytes as usize;
+        if index == self.rows.len() {
+            self.newest = Some(published);
         }
+        self.rows.insert(index, row);
     }
 
     fn pop_front(&mut self) {
-        if let Some((_, bytes)) = self.snapshots.pop_front() {
-            self.bytes = self.bytes.saturating_sub(bytes);
+        if let Some(oldest) = self.rows.pop_front() {
+            self.bytes = self.bytes.saturating_sub(oldest.bytes as usize);
+            self.decoded_bytes = self.decoded_bytes.saturating_sub(oldest.decoded_bytes as usize);
         }
     }
 
     fn remove_before(&mut self, min_ms: i64) {
-        while self.snapshots.front().is_some_and(|(oldest, _)| oldest.snapshot.at_ms < min_ms) {
+        while self.rows.front().is_some_and(|oldest| oldest.row.at_ms() < min_ms) {
             self.pop_front();
         }
     }
+
+    /// Rows from `min_ms` on.
+    fn rows_since(&self, host: HostId, min_ms: i64) -> Option<RecentRows> {
+        let first = self.rows.partition_point(|row| row.row.at_ms() < min_ms);
+        let rows = self.rows.range(first..);
+        Some(RecentRows {
+            host,
+            decoded_bytes: rows.clone().map(|row| row.decoded_bytes as usize).sum(),
+            rows: rows.map(|row| row.row.clone()).collect(),
+            newest: self.newest.clone()?,
+        })
+    }
 }
 
-/// Approximate size of a snapshot in memory, with its shape unless the snapshot before it shares the shape.
-fn snapshot_bytes(snapshot: &Snapshot, shares_shape: bool) -> usize {
+/// Approximate size of a snapshot in memory without its shape.
+fn snapshot_bytes(snapshot: &Snapshot) -> usize {
     let texts: usize = snapshot.errors.iter().map(|error| error.message.len() + 64).sum();
     // Texts that only this snapshot and the interner have; others are shared with earlier snapshots.
     let text_bytes = |text: &Arc<str>| if Arc::strong_count(text) <= 2 { text.len() + 64 } else { 0 };
@@ -82,8 +122,12 @@ fn snapshot_bytes(snapshot: &Snapshot, shares_shape: bool) -> usize {
         size_of::<ProcessRow>() + [&row.name, &row.user, &row.command].map(text_bytes).iter().sum::<usize>()
     };
     let processes: usize = snapshot.processes.iter().map(process).sum();
-    let columns = if shares_shape { 0 } else { snapshot.shape.columns().len() };
-    size_of_val(&snapshot.values[..]) + processes + texts + columns * (size_of::<Column>() + 32)
+    size_of_val(&snapshot.values[..]) + processes + texts
+}
+
+/// Approximate size of a shape in memory.
+fn shape_bytes(shape: &Shape) -> usize {
+    shape.columns().len() * (size_of::<Column>() + 32)
 }
 
 impl Windows {
@@ -101,7 +145,7 @@ impl Windows {
         let before = window.bytes;
         change(window);
         let (after, sender) = (window.bytes, window.sender.clone());
-        if window.snapshots.is_empty() {
+        if window.rows.is_empty() {
             self.hosts.remove(&host);
         }
         self.resized(sender.as_ref(), before, after);
@@ -138,7 +182,7 @@ impl Windows {
             // Hosts without snapshots, or with another sender since, leave the order.
             let is_member = |window: &HostWindow| window.sender.as_ref() == Some(sender);
             let Some(count) =
-                self.hosts.get(&host).filter(|window| is_member(window)).map(|window| window.snapshots.len())
+                self.hosts.get(&host).filter(|window| is_member(window)).map(|window| window.rows.len())
             else {
                 continue;
             };
@@ -162,7 +206,7 @@ impl Windows {
     fn bound_total(&mut self, host: HostId) {
         let share = limits::MAX_RECENT_TOTAL_BYTES / self.hosts.len().max(1);
         while self.bytes > limits::MAX_RECENT_TOTAL_BYTES
-            && self.hosts.get(&host).is_some_and(|window| window.bytes > share && window.snapshots.len() > 1)
+            && self.hosts.get(&host).is_some_and(|window| window.bytes > share && window.rows.len() > 1)
         {
             limit_table::RECENT_TOTAL_BYTES.refuse();
             self.change(host, HostWindow::pop_front);
@@ -192,11 +236,11 @@ impl RecentWindow {
         windows.change(host, |window| {
             window.insert(published);
             window.remove_before(min_ms);
-            while window.snapshots.len() > limits::MAX_RECENT_SNAPSHOTS {
+            while window.rows.len() > limits::MAX_RECENT_SNAPSHOTS {
                 window.pop_front();
             }
             // The newest snapshot stays, whatever its size.
-            while window.bytes > limits::MAX_RECENT_BYTES && window.snapshots.len() > 1 {
+            while window.decoded_bytes > limits::MAX_RECENT_BYTES && window.rows.len() > 1 {
                 limit_table::RECENT_BYTES.refuse();
                 window.pop_front();
             }
@@ -207,24 +251,20 @@ impl RecentWindow {
         windows.bound_total(host);
     }
 
-    /// Snapshots of a host in the window that ends at `now_ms`, oldest first.
-    pub(crate) fn recent(&self, host: HostId, now_ms: i64) -> Vec<Arc<PublishedSnapshot>> {
-        let min_ms = now_ms - limits::RECENT_WINDOW_MS;
-        let windows = self.read();
-        let window = windows.hosts.get(&host).map(|host| &host.snapshots);
-        let snapshots = window.into_iter().flatten().map(|(published, _)| published);
-        snapshots.filter(|published| published.snapshot.at_ms >= min_ms).cloned().collect()
+    /// Rows of a host from `from_ms` on in the window that ends at `now_ms`, oldest first; `None` without a row.
+    pub(crate) fn rows(&self, host: HostId, from_ms: i64, now_ms: i64) -> Option<RecentRows> {
+        let min_ms = from_ms.max(now_ms - limits::RECENT_WINDOW_MS);
+        self.read().hosts.get(&host)?.rows_since(host, min_ms).filter(|rows| !rows.rows.is_empty())
     }
 
     /// Newest snapshot of each host.
     pub(crate) fn latest_per_host(&self) -> Vec<Arc<PublishedSnapshot>> {
-        let windows = self.read();
-        windows.hosts.values().filter_map(|host| Some(host.snapshots.back()?.0.clone())).collect()
+        self.read().hosts.values().filter_map(|host| host.newest.clone()).collect()
     }
 
     pub(crate) fn remove(&self, host: HostId) {
         self.write().change(host, |window| {
-            window.snapshots.clear();
+            window.rows.clear();
             window.bytes = 0;
         });
     }
@@ -291,8 +331,14 @@ mod tests {
     /// Snapshot whose values take this size.
     fn sized(host: HostId, at_ms: i64, bytes: usize) -> Arc<PublishedSnapshot> {
         let mut snapshot = Arc::unwrap_or_clone(published(host, at_ms).snapshot.clone());
-        snapshot.values = vec![0; bytes / 8];
+        // Values that take eight bytes and a bit when they are encoded.
+        let value = |n: usize| (1_i64 << 50) * if (n as i64 + at_ms) % 2 == 0 { 1 } else { -1 };
+        snapshot.values = (0..bytes / 8).map(value).collect();
         Arc::new(PublishedSnapshot::new(host, "h".into(), Arc::new(snapshot), Duration::ZERO))
+    }
+
+    fn recent(window: &RecentWindow, host: HostId, now_ms: i64) -> Vec<Arc<PublishedSnapshot>> {
+        window.rows(host, 0, now_ms).map(RecentRows::decode).unwrap_or_default()
     }
 
     fn insert(window: &RecentWindow, published: Arc<PublishedSnapshot>) {
@@ -307,7 +353,7 @@ mod tests {
             insert(&window, published(host, NOW + offset));
         }
         let times =
-            |now: i64| window.recent(host, now).iter().map(|a| a.snapshot.at_ms - NOW).collect::<Vec<_>>();
+            |now: i64| recent(&window, host, now).iter().map(|a| a.snapshot.at_ms - NOW).collect::<Vec<_>>();
         assert_eq!(times(NOW), [-10_000, -6_000, -4_000, -2_000]);
         assert_eq!(times(NOW + 295_000), [-4_000, -2_000]);
         window.prune(NOW + 295_000);
@@ -326,10 +372,10 @@ mod tests {
         for n in 0..100 {
             insert(&window, sized(host, NOW + n, limits::MAX_RECENT_BYTES / 20));
         }
-        let recent = window.recent(host, NOW);
-        assert!((18..=20).contains(&recent.len()), "{}", recent.len());
-        assert_eq!(recent.last().unwrap().snapshot.at_ms, NOW + 99, "the newest snapshots stay");
-        assert_eq!(window.recent(other, NOW).len(), 1);
+        let rows = window.rows(host, 0, NOW).unwrap();
+        assert!((18..=20).contains(&rows.rows.len()), "{}", rows.rows.len());
+        assert_eq!(rows.newest_ms(), NOW + 99, "the newest snapshots stay");
+        assert_eq!(recent(&window, other, NOW).len(), 1);
         assert!(limit_table::RECENT_BYTES.refusals() >= refusals + 80);
     }
 
@@ -343,22 +389,25 @@ mod tests {
         for round in 0..4 {
             for host in &hosts {
                 window.insert(sized(*host, NOW + round, 1 << 20), sender(), NOW);
-                assert_eq!(window.recent(*host, NOW).last().unwrap().snapshot.at_ms, NOW + round);
+                assert_eq!(window.rows(*host, 0, NOW).unwrap().newest_ms(), NOW + round);
             }
         }
         let new_bytes = |window: &RecentWindow| window.read().new_hosts.values().map(|new| new.bytes).sum();
         let bytes: usize = new_bytes(&window);
         assert!((100 << 20..=limits::MAX_NEW_HOSTS_RECENT_BYTES).contains(&bytes), "{bytes}");
-        let counts: Vec<usize> = hosts.iter().map(|host| window.recent(*host, NOW).len()).collect();
+        let count = |host: &HostId| window.rows(*host, 0, NOW).map_or(0, |rows| rows.rows.len());
+        let counts: Vec<usize> = hosts.iter().map(count).collect();
         assert!(counts.iter().all(|count| (1..=2).contains(count)), "{counts:?}");
-        assert_eq!(window.recent(other, NOW).len(), 1);
+        assert_eq!(count(&other), 1);
         // A snapshot above the bound is the only one; the host counts for itself once it is not new.
         window.insert(sized(hosts[0], NOW + 9, limits::MAX_NEW_HOSTS_RECENT_BYTES + 8), sender(), NOW);
         assert_eq!(window.latest_per_host().len(), 2);
         window.insert(sized(hosts[0], NOW + 10, 8), SharePrincipal::Host(hosts[0]), NOW);
         assert_eq!(new_bytes(&window), 0usize);
         hosts.iter().for_each(|host| window.remove(*host));
-        assert_eq!(window.read().bytes, 1 << 20);
+        let windows = window.read();
+        assert!(windows.bytes >= 1 << 20 && windows.bytes == windows.hosts[&other].bytes);
+        drop(windows);
         window.prune(NOW);
         assert!(window.read().new_hosts.is_empty());
     }
@@ -369,6 +418,6 @@ mod tests {
         for n in 0..limits::MAX_RECENT_SNAPSHOTS as i64 + 50 {
             insert(&window, published(host, NOW + n));
         }
-        assert_eq!(window.recent(host, NOW).len(), limits::MAX_RECENT_SNAPSHOTS);
+        assert_eq!(recent(&window, host, NOW).len(), limits::MAX_RECENT_SNAPSHOTS);
     }
 }

@@ -5,7 +5,7 @@ use crate::message::{self, SubscribeRequest};
 use crate::published::PublishedSnapshot;
 use crate::selection::Selection;
 use crate::viewers::ViewerGuard;
-use crate::{LiveFeed, recent_window};
+use crate::{LiveFeed, RecentSnapshots, recent_window};
 use perfwatch_model::{HostId, ShapeId};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -115,20 +115,19 @@ impl Subscription {
 
     /// Recent snapshots of a host for the backfill of a new subscription. Snapshots that are also in the
     /// broadcast channel are sent twice; clients identify a tick by its time.
-    pub fn backfill(
+    pub async fn backfill(
         &mut self,
         feed: &LiveFeed,
         host: HostId,
         request: &SubscribeRequest,
         now_ms: i64,
-    ) -> Vec<Arc<PublishedSnapshot>> {
+    ) -> RecentSnapshots {
         let from_ms = now_ms - i64::from(request.backfill_s) * 1000;
         let since_ms = request.since.get(&host).map(|since_ms| since_ms.saturating_add(1));
         let from_ms = since_ms.map_or(from_ms, |since_ms| since_ms.max(from_ms));
-        let mut recent = feed.recent(host, now_ms);
-        recent.retain(|published| published.snapshot.at_ms >= from_ms);
-        recent_window::keep_newest(&mut recent, &self.selection);
-        if let Some(last) = recent.last() {
+        let mut recent = feed.recent(host, from_ms, now_ms).await;
+        recent_window::keep_newest(&mut recent.snapshots, &self.selection);
+        if let Some(last) = recent.snapshots.last() {
             self.sent_shapes.insert(host, last.snapshot.shape.id());
         }
         recent

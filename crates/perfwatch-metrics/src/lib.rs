@@ -19,6 +19,7 @@ use perfwatch_http::connections::ConnectionCollector;
 use perfwatch_http::poll_times::PollTimes;
 use perfwatch_http::process_metrics::ProcessCollector;
 use perfwatch_live::cache;
+use perfwatch_live::live_stream::LiveStreamMetrics;
 use perfwatch_model::Clock;
 use perfwatch_model::task_runs::TaskRuns;
 use perfwatch_workers::WorkerMetrics;
@@ -104,6 +105,8 @@ pub struct SelfMetrics {
     pub alerts: AlertingMetrics,
     /// Metrics of the cache in Redis.
     pub cache: cache::CacheMetrics,
+    /// Metrics of the snapshots shared between hubs.
+    pub mirror: LiveStreamMetrics,
     /// Metrics of SSH collections.
     pub servers: AgentlessMetrics,
     workers: WorkerMetrics,
@@ -153,6 +156,7 @@ impl SelfMetrics {
             history: HistoryMetrics::default(),
             alerts: AlertingMetrics::default(),
             cache: cache::CacheMetrics::default(),
+            mirror: LiveStreamMetrics::default(),
             servers: AgentlessMetrics::default(),
             workers,
             polls: PollTimes::new(clock),
@@ -206,6 +210,7 @@ impl SelfMetrics {
         let r = self.registry.sub_registry_with_prefix("perfwatch");
         self.history.register(r);
         self.cache.register(r);
+        self.mirror.register(r);
         self.alerts.register(r);
         self.servers.register(r);
         self.workers.register(r);

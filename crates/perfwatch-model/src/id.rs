@@ -31,7 +31,8 @@ impl HostId {
     /// receive a new name at the same time create one host. `number` counts up where hosts that were renamed
     /// since have the identifiers of lower numbers. A UUIDv8 (RFC 9562, section 5.8): 122 bits of a SHA-256.
     pub fn of_name(name: &str, number: u32) -> Self {
-        let hash = Sha256::new_with_prefix("perfwatch host").chain_update(number.to_be_bytes()).chain_update(name);
+        let hash =
+            Sha256::new_with_prefix("perfwatch host").chain_update(number.to_be_bytes()).chain_update(name);
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&hash.finalize()[..16]);
         Self(Builder::from_custom_bytes(bytes).into_uuid())

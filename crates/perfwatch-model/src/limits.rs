@@ -242,14 +242,16 @@ pub const MIN_NEW_SHAPE_BYTES_PER_HOUR: u64 = 16 << 20;
 pub const MAX_STORED_SHAPES: u64 = 4_096;
 /// Share of the head that the unsealed rows of a host may take, in percent.
 pub const MAX_HEAD_SHARE_PERCENT: u64 = 50;
-/// Maximum size of the snapshots of a host in the recent window: 8,192 columns and 200 processes at one
-/// snapshot a second take 25 MB.
+/// Maximum size of the snapshots of a host in the recent window when they are decoded: 8,192 columns and 200
+/// processes at one snapshot a second take 25 MB.
 pub const MAX_RECENT_BYTES: usize = 32 << 20;
+/// Maximum size of decoded snapshots of large hosts that reads of the recent window have at the same time.
+pub const MAX_DECODED_RECENT_BYTES: usize = 256 << 20;
 /// Maximum size of the snapshots in the recent window of the new hosts that an account or token created.
 pub const MAX_NEW_HOSTS_RECENT_BYTES: usize = 128 << 20;
 /// Maximum size of the recent window of all hosts: a fleet of 4,000 agents at one snapshot a second takes
-/// 4.8 GB.
-pub const MAX_RECENT_TOTAL_BYTES: usize = 6 << 30;
+/// 0.7 GB.
+pub const MAX_RECENT_TOTAL_BYTES: usize = 2 << 30;
 /// Part of the space left of the disk budget, in percent, that the rows of a host may take until the next
 /// measurement.
 pub const MAX_SPACE_SHARE_PERCENT: u64 = 50;

@@ -8,8 +8,8 @@ use crate::response::{
     RecentCourse, TopProcess, TopProcesses,
 };
 use perfwatch_auth::directory::AuthSnapshot;
-use perfwatch_live::LiveFeed;
 use perfwatch_live::host_status::HostStatus;
+use perfwatch_live::{LiveFeed, RecentRows};
 use perfwatch_model::{HostId, ProcessRow, limits};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -188,7 +188,8 @@ impl VisibleHosts<'_> {
         let mut course = RecentCourse { step_ms: COURSE_STEP_MS, cpu: Vec::new(), rx: Vec::new() };
         for host in &self.0 {
             let (mut cpu, mut rx) = (vec![None; points], vec![None; points]);
-            for published in live_feed.recent(host.host.record.id, now_ms) {
+            let recent = live_feed.recent_rows(host.host.record.id, start_ms, now_ms);
+            for published in recent.map(RecentRows::decode).unwrap_or_default() {
                 let snapshot = &published.snapshot;
                 let index = shapes.get(&snapshot.shape);
                 let position =

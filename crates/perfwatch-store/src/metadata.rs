@@ -146,9 +146,17 @@ pub(crate) async fn seal_watermarks(store: &dyn Store) -> Result<Vec<SealWaterma
     .await
 }
 
-pub(crate) async fn sequence_ranges(store: &dyn Store) -> Result<Vec<SequenceRanges>, StoreError> {
-    let sql = "SELECT host, boot, seqs, newest_ms FROM sequence_range";
-    query_rows(store, sql, Vec::new(), |row| {
+pub(crate) async fn sequence_ranges(
+    store: &dyn Store,
+    host: Option<HostId>,
+) -> Result<Vec<SequenceRanges>, StoreError> {
+    let (sql, values) = match host {
+        Some(host) => {
+            ("SELECT host, boot, seqs, newest_ms FROM sequence_range WHERE host = $1", vec![host.0.into()])
+        }
+        None => ("SELECT host, boot, seqs, newest_ms FROM sequence_range", Vec::new()),
+    };
+    query_rows(store, sql, values, |row| {
         Ok(SequenceRanges {
             host: HostId(row.id()?),
             boot: BootId::from_bytes(&row.array::<16>()?).unwrap_or_default(),

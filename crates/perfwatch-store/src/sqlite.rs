@@ -334,8 +334,11 @@ impl Store for SqliteStore {
         Box::pin(metadata::seal_watermarks(self))
     }
 
-    fn sequence_ranges(&self) -> BoxFuture<'_, Result<Vec<SequenceRanges>, StoreError>> {
-        Box::pin(metadata::sequence_ranges(self))
+    fn sequence_ranges(
+        &self,
+        host: Option<HostId>,
+    ) -> BoxFuture<'_, Result<Vec<SequenceRanges>, StoreError>> {
+        Box::pin(metadata::sequence_ranges(self, host))
     }
 
     fn retention_watermarks(&self) -> BoxFuture<'_, Result<RetentionWatermarks, StoreError>> {

@@ -182,8 +182,10 @@ pub trait Store: Send + Sync {
     ) -> BoxFuture<'_, Result<Vec<DirtyWindow>, StoreError>>;
     /// Lists the seal watermarks of this hub's head.
     fn seal_watermarks(&self) -> BoxFuture<'_, Result<Vec<SealWatermark>, StoreError>>;
-    /// Lists the accepted and sealed sequence numbers of all hosts.
-    fn sequence_ranges(&self) -> BoxFuture<'_, Result<Vec<SequenceRanges>, StoreError>>;
+    /// Lists the accepted and sealed sequence numbers of a host, or of all hosts. They are of the snapshots of all
+    /// hubs.
+    fn sequence_ranges(&self, host: Option<HostId>)
+    -> BoxFuture<'_, Result<Vec<SequenceRanges>, StoreError>>;
     /// Reads the retention watermarks of all tiers.
     fn retention_watermarks(&self) -> BoxFuture<'_, Result<RetentionWatermarks, StoreError>>;
 

@@ -117,8 +117,11 @@ impl Store for PausedStore {
         self.0.seal_watermarks()
     }
 
-    fn sequence_ranges(&self) -> BoxFuture<'_, Result<Vec<SequenceRanges>, StoreError>> {
-        self.0.sequence_ranges()
+    fn sequence_ranges(
+        &self,
+        host: Option<HostId>,
+    ) -> BoxFuture<'_, Result<Vec<SequenceRanges>, StoreError>> {
+        self.0.sequence_ranges(host)
     }
 
     fn retention_watermarks(&self) -> BoxFuture<'_, Result<RetentionWatermarks, StoreError>> {

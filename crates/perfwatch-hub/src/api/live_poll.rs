@@ -46,7 +46,7 @@ pub(crate) async fn live_poll(
 ) -> Result<Response, ApiError> {
     let request = parse(query.as_deref())?;
     let mut messages = match &request.host {
-        Some(name) => backfill(&app, &identity, name, &request)?,
+        Some(name) => backfill(&app, &identity, name, &request).await?,
         None => Vec::new(),
     };
     let revision = *app.alerting.subscribe().borrow();
@@ -84,7 +84,7 @@ fn parse(query: Option<&str>) -> Result<PollQuery, ApiError> {
 }
 
 /// Backfill messages of a host. The poll counts as an open page, so that agentless hosts are polled often.
-fn backfill(
+async fn backfill(
     app: &Arc<App>,
     identity: &Identity,
     name: &str,
@@ -100,7 +100,7 @@ fn backfill(
     let selection = app.live_feed.selections().get(request.metrics.clone(), request.processes, &share);
     let selection = selection
         .ok_or_else(|| ApiError::too_many("too many different selections of your account", VIEWER_TIMEOUT))?;
-    let mut recent = app.live_feed.recent(id, app.clock.wall_ms());
-    recent.retain(|published| published.snapshot.at_ms > request.since_ms);
-    Ok(message::backfill_of_host(&mut recent, &selection))
+    let from_ms = request.since_ms.saturating_add(1);
+    let mut recent = app.live_feed.recent(id, from_ms, app.clock.wall_ms()).await;
+    Ok(message::backfill_of_host(&mut recent.snapshots, &selection))
 }

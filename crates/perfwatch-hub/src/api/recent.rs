@@ -44,12 +44,13 @@ pub(crate) async fn recent(
 ) -> Result<Response, ApiError> {
     let request = parse(query.as_deref().unwrap_or_default())?;
     let id = resolve_host(&app, &identity, request.host.as_deref())?;
-    let mut window = app.live_feed.recent(id, app.clock.wall_ms());
+    let mut recent = app.live_feed.recent(id, i64::MIN, app.clock.wall_ms()).await;
+    let window = &mut recent.snapshots;
     window.retain(|published| request.before.is_none_or(|before| published.snapshot.at_ms < before));
     reader.reserve(PAGE_MEMORY_BYTES).await?;
     let text = match request.metrics.is_empty() {
-        true => recent_page::snapshots_page(id, &window),
-        false => recent_page::columns_page(id, &window, &request.metrics, &app.catalog)
+        true => recent_page::snapshots_page(id, window),
+        false => recent_page::columns_page(id, window, &request.metrics, &app.catalog)
             .map_err(|name| ApiError::not_found(format!("unknown metric {name:?}; see /api/v1/catalog")))?,
     };
     Ok(reader.respond(text))

@@ -193,13 +193,16 @@ async fn sequence_ranges_merge(store: &Arc<dyn Store>) {
             .await
             .unwrap();
     }
-    let stored = store.sequence_ranges().await.unwrap();
+    let stored = store.sequence_ranges(None).await.unwrap();
     let ranges: Vec<String> =
         stored.iter().filter(|ranges| ranges.host == id).map(|ranges| ranges.seqs.to_text()).collect();
     assert_eq!(ranges, ["1-9"]);
+    let of_host = store.sequence_ranges(Some(id)).await.unwrap();
+    assert!(of_host.len() == 1 && of_host[0].host == id && of_host[0].seqs.to_text() == "1-9");
+    assert!(store.sequence_ranges(Some(host(99).id)).await.unwrap().is_empty());
     assert!(store.seal_watermarks().await.unwrap().contains(&SealWatermark { host: id, arrival: 11 }));
     store.vacuum(T0 + 1).await.unwrap();
-    assert!(store.sequence_ranges().await.unwrap().is_empty());
+    assert!(store.sequence_ranges(None).await.unwrap().is_empty());
 }
 
 async fn lease_is_renewed_by_its_holder(store: &Arc<dyn Store>) {

@@ -32,6 +32,7 @@ mod ingest;
 mod installation;
 mod jump_hosts;
 mod live;
+mod live_mirror;
 mod multi_hub;
 mod notifications;
 mod oidc;
