@@ -59,6 +59,7 @@ bench: web
 	target/quick/perfwatch-bench agentless
 	target/quick/perfwatch-bench agent
 	target/quick/perfwatch-bench hostile
+	target/quick/perfwatch-bench memory
 
 # Regenerates reference pages, the API document, and the dashboard's types of the API.
 docs: web/node_modules/.installed

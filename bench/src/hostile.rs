@@ -8,9 +8,9 @@ mod agent;
 mod attack;
 mod honest;
 mod operator;
-mod process;
 mod viewer;
 
+use crate::hub_process::HubProcess;
 use crate::process::percentiles;
 use crate::store::Scratch;
 use crate::tiny::shorten;
@@ -18,7 +18,6 @@ use anyhow::Context as _;
 use attack::Attacker;
 use honest::{HonestAgents, HonestViewers};
 use perfwatch_model::{Clock, SystemClock};
-use process::HubProcess;
 use serde_json::json;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -112,13 +111,15 @@ impl Health {
 pub(crate) fn run(seconds: u64, hosts: u64, viewers: u64, only: &str) -> anyhow::Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let scratch = Scratch::new("hostile")?;
-    let mut hub = HubProcess::start(&scratch.0, DISK_BUDGET)?;
+    let mut hub = HubProcess::start(&scratch.0, &[("PERFWATCH_HUB_DISK_BUDGET", DISK_BUDGET)])?;
     let admin = hub.create_user("root-admin", "admin")?;
     let mallory =
         [hub.create_user("mallory-viewer", "viewer")?, hub.create_user("mallory-operator", "operator")?];
     let agents = HonestAgents::enroll(&hub, &admin, hosts)?;
     let names: Vec<String> = agents.names();
-    let credentials = hub.enroll(&admin, agent::HOST_ID, agent::HOST_NAME)?;
+    let enrollment = hub.enrollment_token(&admin, 1)?;
+    let secret = hub.enroll(&admin, &enrollment, agent::HOST_ID, agent::HOST_NAME)?;
+    let credentials = (secret, enrollment);
     println!("{hosts} honest agents at 1/s, {viewers} honest viewers; attack of {seconds} s");
     let (health, stop) = (Health::default(), AtomicBool::new(false));
     let watching = HonestViewers::connect(&hub.address, &admin, viewers)?;

@@ -15,6 +15,7 @@
 //!   sample, query latency; compared with VictoriaMetrics and Prometheus with the same series.
 //! - `hostile`: a hostile agent, viewer and operator beside an honest fleet: losses of the fleet,
 //!   latency, memory and end of the hub.
+//! - `memory`: resident memory of a hub per host, with a full recent window.
 //! - `budget`: a disk budget that is too small for its fleet: size on disk, retained time range.
 //! - `smoke`: all of them with minimal numbers, to show that they work; part of `make test`.
 
@@ -30,8 +31,10 @@ mod counting_allocator;
 mod fleet;
 mod history;
 mod hostile;
+mod hub_process;
 mod ingest;
 mod live;
+mod memory;
 mod process;
 mod rate_limits;
 mod store;
@@ -42,7 +45,7 @@ use counting_allocator::CountingAllocator;
 const USAGE: &str = "usage: perfwatch-bench alerts [HOSTS] [RULES] | collect [PROCESSES] | agent [SECONDS] | \
     live [CLIENTS] [TICKS] | ingest [SECONDS] | rate-limits [AGENTS] [SECONDS] | \
     agentless [SERVERS] [SECONDS] [WORKERS] | history [SECONDS] [BACKEND] | budget [SECONDS] [BACKEND] | \
-    hostile [SECONDS] [HOSTS] [VIEWERS] [ATTACKS] | smoke [NAMES]";
+    memory [HOSTS…] | hostile [SECONDS] [HOSTS] [VIEWERS] [ATTACKS] | smoke [NAMES]";
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -60,6 +63,10 @@ fn main() -> anyhow::Result<()> {
         Some("live-clients") => live::clients(&arguments[1], number(2, 1_000), number(3, 60)),
         Some("history") => history::run(number(1, 120), arguments.get(2).map(String::as_str)),
         Some("budget") => budget::run(number(1, 60), arguments.get(2).map(String::as_str)),
+        Some("memory") => {
+            let fleets: Vec<u64> = arguments[1..].iter().filter_map(|text| text.parse().ok()).collect();
+            memory::run(if fleets.is_empty() { &[100, 1_000, 5_000] } else { &fleets })
+        }
         Some("rate-limits") => rate_limits::run(number(1, 1_000), number(2, 20)),
         Some("agentless") => agentless::run(number(1, 500), number(2, 180), number(3, 5)),
         Some("hostile") => {

@@ -21,6 +21,7 @@ pub(crate) const BENCHMARKS: &[(&str, &[&str])] = &[
     ("agentless", &["2", "1", "2"]),
     ("agent", &["1"]),
     ("hostile", &["1", "2", "1"]),
+    ("memory", &["2"]),
 ];
 
 /// Returns whether this is a tiny run.

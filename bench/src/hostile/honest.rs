@@ -1,7 +1,7 @@
 //! Honest agents and viewers, and what they lost.
 
-use super::process::HubProcess;
 use crate::fleet::catalog;
+use crate::hub_process::HubProcess;
 use anyhow::Context as _;
 use futures_util::{SinkExt as _, StreamExt as _};
 use perfwatch::simulate::SimHost;
@@ -43,10 +43,10 @@ pub(crate) struct HonestAgents {
 
 impl HonestAgents {
     pub(crate) fn enroll(hub: &HubProcess, admin: &str, count: u64) -> anyhow::Result<Self> {
-        let catalog = catalog();
+        let (catalog, token) = (catalog(), hub.enrollment_token(admin, count)?);
         let agents = (0..usize::try_from(count)?).map(|number| {
             let host = SimHost::new(&catalog, 1, number);
-            let (bearer, _) = hub.enroll(admin, &host.id.to_string(), &host.name)?;
+            let bearer = hub.enroll(admin, &token, &host.id.to_string(), &host.name)?;
             Ok(Mutex::new(HonestAgent {
                 host,
                 bearer,

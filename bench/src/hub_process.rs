@@ -1,4 +1,4 @@
-//! Hub process under attack.
+//! Measured hub in a process: its memory does not contain that of the senders.
 
 use anyhow::Context as _;
 use perfwatch_model::Clock;
@@ -40,14 +40,15 @@ fn program() -> anyhow::Result<PathBuf> {
 }
 
 impl HubProcess {
-    pub(crate) fn start(folder: &Path, disk_budget: &str) -> anyhow::Result<Self> {
+    /// Starts a hub with its data in `folder` and further environment variables.
+    pub(crate) fn start(folder: &Path, variables: &[(&str, &str)]) -> anyhow::Result<Self> {
         let (program, data) = (program()?, folder.join("hub"));
         let log = std::fs::File::create(folder.join("hub.log"))?;
         let mut child = Command::new(&program)
             .args(["hub", "--listen", "127.0.0.1:0"])
             .env("PERFWATCH_DATA", &data)
             .env("PERFWATCH_HUB_ADMIN_PASSWORD", PASSWORD)
-            .env("PERFWATCH_HUB_DISK_BUDGET", disk_budget)
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -100,15 +101,19 @@ impl HubProcess {
         Ok(response.body_mut().read_to_string()?)
     }
 
-    /// Enrolls one agent and returns its secret as a header, and the used enrollment token.
-    pub(crate) fn enroll(&self, admin: &str, id: &str, name: &str) -> anyhow::Result<(String, String)> {
-        let token = json!({ "name": format!("token of {name}"), "uses": 1 });
+    /// Creates an enrollment token for a number of agents.
+    pub(crate) fn enrollment_token(&self, admin: &str, uses: u64) -> anyhow::Result<String> {
+        let token = json!({ "name": "bench", "uses": uses });
         let created = self.request("/api/v1/enrollment-tokens", admin, Some(&token))?;
-        let token = created["token"].as_str().with_context(|| created.to_string())?;
+        Ok(created["token"].as_str().with_context(|| created.to_string())?.to_owned())
+    }
+
+    /// Enrolls an agent and returns its secret as a header.
+    pub(crate) fn enroll(&self, admin: &str, token: &str, id: &str, name: &str) -> anyhow::Result<String> {
         let enrollment = json!({ "token": token, "host_id": id, "host_name": name });
         let enrolled = self.request("/api/v1/agents/enroll", admin, Some(&enrollment))?;
         let secret = enrolled["secret"].as_str().with_context(|| enrolled.to_string())?;
-        Ok((format!("Bearer {secret}"), token.to_owned()))
+        Ok(format!("Bearer {secret}"))
     }
 
     pub(crate) fn resident_mb(&self) -> anyhow::Result<f64> {
