@@ -58,6 +58,7 @@ pub const TARGETS: &[Target] = &[
     operator::CONFIGURATION,
     operator::SSH_CONFIG,
     operator::CSV,
+    operator::SERVERS_YAML,
     operator::PRIVATE_KEY,
     operator::TEMPLATE,
     operator::RULE,

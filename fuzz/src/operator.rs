@@ -1,7 +1,8 @@
 //! Texts of operators and administrators: configuration, imports, private keys, templates, rules.
 
 use crate::{MemoryBound, Target};
-use perfwatch_agentless::import::{ImportEntry, parse_csv, parse_ssh_config};
+use perfwatch_agentless::import::{ImportEntry, MAX_ENTRIES, parse_csv, parse_ssh_config};
+use perfwatch_agentless::import_yaml::parse_yaml;
 use perfwatch_model::BootId;
 use perfwatch_notify::ChannelNotifier;
 use perfwatch_rules::builtin_rules::builtin_rules;
@@ -94,6 +95,41 @@ pub(crate) const CSV: Target = Target {
     ],
     max_len: 64 << 10,
     memory: MemoryBound { fixed_bytes: 256 << 10, per_byte: 100 },
+};
+
+pub(crate) const SERVERS_YAML: Target = Target {
+    name: "servers_yaml",
+    run: servers_yaml,
+    seeds: || {
+        [
+            "- 192.0.2.1\n- {name: db-1, address: \"2001:db8::7\", port: 22, user: 007, password: yes}\n",
+            "- &a\n  address: x\n  tags: [env=prod, db]\n  jump: gate\n  interval: 5m\n- *a\n- <<: *a\n  name: y\n",
+            "all:\n  vars: {ansible_user: root}\n  hosts:\n    web[01:20:2].x:\n  children:\n    db:\n      hosts:\n        \
+             d: {ansible_host: 192.0.2.9, ansible_ssh_pass: '{{ x }}'}\n",
+            "g:\n  children: {h: {vars: {ansible_ssh_common_args: -J gate}}}\nh:\n  hosts: {'x[a:c]:22': }\n",
+        ]
+        .map(|text| text.as_bytes().to_vec())
+        .to_vec()
+    },
+    dictionary: &[
+        "\n- ",
+        "\n  ",
+        "hosts: ",
+        "children: ",
+        "vars: ",
+        "ansible_host: ",
+        "ansible_connection: ",
+        "address: ",
+        "[1:9999]",
+        "&a ",
+        "*a",
+        "<<: *a",
+        "{",
+        "!vault |\n",
+    ],
+    max_len: 8 << 10,
+    // A range of a few bytes has as many hosts as a hub can have.
+    memory: MemoryBound { fixed_bytes: 64 << 20, per_byte: 200 },
 };
 
 pub(crate) const PRIVATE_KEY: Target = Target {
@@ -201,21 +237,6 @@ fn configuration(data: &[u8]) -> bool {
     true
 }
 
-/// Bytes of all texts of imported servers.
-fn text_bytes(entries: &[ImportEntry]) -> usize {
-    let optional = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    let entry = |entry: &ImportEntry| {
-        entry.name.len()
-            + entry.address.len()
-            + [&entry.port, &entry.user, &entry.password, &entry.jump, &entry.interval]
-                .into_iter()
-                .map(optional)
-                .sum::<usize>()
-            + entry.tags.iter().map(String::len).sum::<usize>()
-    };
-    entries.iter().map(entry).sum()
-}
-
 fn ssh_config(data: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(data) else { return false };
     let Ok(entries) = parse_ssh_config(text) else { return false };
@@ -235,10 +256,20 @@ fn csv(data: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(data) else { return false };
     let Ok(entries) = parse_csv(text) else { return false };
     // The name of a server without one is its address.
-    assert!(text_bytes(&entries) <= 2 * text.len());
+    assert!(entries.iter().map(ImportEntry::text_bytes).sum::<usize>() <= 2 * text.len());
     let lines = text.split(['\n', '\r']).count();
     assert!(entries.iter().all(|entry| (1..=lines).contains(&entry.line) && !entry.address.is_empty()));
     assert!(entries.windows(2).all(|pair| pair[0].line <= pair[1].line));
+    true
+}
+
+fn servers_yaml(data: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(data) else { return false };
+    let Ok(entries) = parse_yaml(text) else { return false };
+    assert!(entries.len() <= MAX_ENTRIES);
+    assert!(entries.iter().map(ImportEntry::text_bytes).sum::<usize>() <= 32 << 20);
+    let lines = text.split(['\n', '\r']).count();
+    assert!(entries.iter().all(|entry| (1..=lines).contains(&entry.line)));
     true
 }
 

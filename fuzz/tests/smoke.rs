@@ -85,6 +85,7 @@ smoke_tests!(
     configuration,
     ssh_config,
     csv,
+    servers_yaml,
     private_key,
     template,
     rule,

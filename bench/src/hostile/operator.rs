@@ -40,8 +40,20 @@ fn costly_imports(attacker: &Attacker, attack: &'static str) {
         ),
         (0..2_000).map(|n| format!("Host h{n} *{n}*\n  User u{n}\n")).collect(),
     ];
+    let groups =
+        |n: usize| format!("g{n}: {{hosts: {{'h[1:10000]': {{ansible_user: {}}}}}}}\n", "u".repeat(1_000));
+    let inventories = [
+        (0..5).map(groups).collect::<String>(),
+        (1..12).fold("a0: &a0 [x, x, x, x, x, x, x, x]\n".to_owned(), |text, n| {
+            format!("{text}a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 8].join(", "))
+        }),
+    ];
     attacker.repeat(attack, |http, number| {
-        import(attacker, http, "ssh_config", &texts[number as usize % texts.len()])
+        let number = number as usize;
+        match texts.get(number % (texts.len() + inventories.len())) {
+            Some(text) => import(attacker, http, "ssh_config", text),
+            None => import(attacker, http, "yaml", &inventories[number % inventories.len()]),
+        }
     });
 }
 

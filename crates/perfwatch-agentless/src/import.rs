@@ -3,43 +3,14 @@
 //! No library parses the ssh_config, because the text is an upload: `ssh2-config` reads the files that
 //! `Include` names and has no line numbers, `russh-config` cannot list the hosts of a text.
 
+use crate::import_entry::{CSV_COLUMNS, MAX_VALUE_BYTES, split_tags};
+pub use crate::import_entry::{ImportEntry, MAX_ENTRIES};
 use perfwatch_model::glob;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-/// Maximum number of servers in a text, that of a hub.
-pub const MAX_ENTRIES: usize = 10_000;
 /// Maximum number of patterns with wildcards or exclusions in an ssh_config. Each is compared with every
 /// host.
 const MAX_WILDCARD_PATTERNS: usize = 500;
-/// Maximum length of a value in an ssh_config. A value applies to any number of hosts.
-const MAX_VALUE_BYTES: usize = 1_024;
-
-/// Columns of a CSV import.
-const CSV_COLUMNS: [&str; 8] = ["name", "address", "port", "user", "password", "jump", "tags", "interval"];
-
-/// Server in an imported text.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ImportEntry {
-    /// Line number in the text, from 1.
-    pub line: usize,
-    /// Display name of the server.
-    pub name: String,
-    /// DNS name or IP address.
-    pub address: String,
-    /// TCP port, not validated.
-    pub port: Option<String>,
-    /// Login name on the server.
-    pub user: Option<String>,
-    /// Password of the login; only in CSV.
-    pub password: Option<String>,
-    /// Name of the server that is used as jump host.
-    pub jump: Option<String>,
-    /// Tags of the host.
-    pub tags: Vec<String>,
-    /// Collection interval, not validated.
-    pub interval: Option<String>,
-}
-
 /// Reason why a text cannot be imported.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ImportError {
@@ -52,9 +23,15 @@ pub enum ImportError {
     /// A row has no address.
     #[error("line {0}: address is missing")]
     MissingAddress(usize),
-    /// The text is not CSV.
+    /// The text is neither CSV nor YAML.
     #[error("{0}")]
     Malformed(String),
+    /// A group of an inventory is its own descendant.
+    #[error("line {0}: group {1:?} contains itself")]
+    GroupCycle(usize, String),
+    /// Hosts repeat the variables and names of their groups too often.
+    #[error("variables and groups of all hosts are too large")]
+    TooLarge,
     /// The text contains too many servers.
     #[error("too many servers; at most {MAX_ENTRIES} are allowed")]
     TooManyEntries,
@@ -180,7 +157,7 @@ impl<'a> SectionIndex<'a> {
 
 /// Name of the jump host in a `ProxyJump` value (`[user@]host[:port]`). Of several, the last is used,
 /// which is adjacent to the target.
-fn jump_host(proxy_jump: &str) -> Option<String> {
+pub(crate) fn jump_host(proxy_jump: &str) -> Option<String> {
     if proxy_jump.eq_ignore_ascii_case("none") {
         return None;
     }
@@ -350,8 +327,9 @@ pub fn parse_csv(text: &str) -> Result<Vec<ImportEntry>, ImportError> {
             user: value("user"),
             password: value("password"),
             jump: value("jump"),
-            tags: tags.split([' ', ',', ';']).filter(|tag| !tag.is_empty()).map(str::to_owned).collect(),
+            tags: split_tags(&tags),
             interval: value("interval"),
+            error: None,
         });
     }
     Ok(entries)

@@ -3,6 +3,7 @@
 
 use crate::credentials::Credentials;
 use crate::import::{self, ImportEntry, ImportError, MAX_ENTRIES};
+use crate::import_yaml::parse_yaml;
 use crate::server::{Server, Thresholds};
 use crate::server_change::ServerEditor;
 use crate::server_request::{CredentialsRequest, DependentPasswords, ServerRequest};
@@ -27,6 +28,9 @@ pub enum ImportFormat {
     /// CSV with the column `address` and any of `name`, `port`, `user`, `password`, `jump`, `tags`,
     /// `interval`.
     Csv,
+    /// YAML: a list of addresses or of mappings with the columns of CSV, or an inventory of Ansible, whose
+    /// groups become tags.
+    Yaml,
 }
 
 /// Text to import, with defaults for all entries.
@@ -179,6 +183,9 @@ impl Planner<'_> {
     }
 
     fn plan_entry(&mut self, entry: &ImportEntry) -> Result<PlannedServer, String> {
+        if let Some(error) = &entry.error {
+            return Err(error.clone());
+        }
         let credentials = self.credentials(entry)?;
         let request = self.to_request(entry, &credentials)?;
         let server: Server = request.validate().map_err(|error| error.to_string())?;
@@ -214,6 +221,7 @@ pub fn plan_import(
     let entries = match request.format {
         ImportFormat::SshConfig => import::parse_ssh_config(&request.text)?,
         ImportFormat::Csv => import::parse_csv(&request.text)?,
+        ImportFormat::Yaml => parse_yaml(&request.text)?,
     };
     let credential_bytes = match &request.credentials {
         Some(Credentials::Key { key, .. }) => key.len(),

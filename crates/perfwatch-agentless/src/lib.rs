@@ -12,7 +12,10 @@ pub mod credentials;
 mod deps;
 mod disconnects;
 pub mod import;
+mod import_entry;
 pub mod import_plan;
+pub mod import_yaml;
+mod inventory;
 mod jumps;
 mod metrics;
 mod on_demand;
@@ -35,6 +38,7 @@ mod test_slots;
 mod threshold_rules;
 mod types;
 mod worker;
+mod yaml_values;
 
 pub use credentials::{Credentials, CredentialsError};
 pub use deps::AgentlessDeps;

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Kind of work, the label of its metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WorkKind {
-    /// Server list: ssh_config or CSV.
+    /// Server list: ssh_config, CSV or YAML.
     Import,
     /// Private key of a server.
     PrivateKey,

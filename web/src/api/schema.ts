@@ -3657,7 +3657,7 @@ export interface components {
          * @description Format of the imported text.
          * @enum {string}
          */
-        ImportFormat: "ssh_config" | "csv";
+        ImportFormat: "ssh_config" | "csv" | "yaml";
         /** @description Number of incidents that opened in 24 hours. */
         IncidentDay: {
             /** @description Incidents with a critical alert. */

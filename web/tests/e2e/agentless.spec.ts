@@ -262,6 +262,24 @@ describe('agentless hosts', () => {
     await row('new-1').waitFor()
   })
 
+  it('imports an Ansible inventory', async () => {
+    await page.getByRole('button', { name: 'Import' }).click()
+    await dialog().getByRole('radio', { name: 'YAML' }).click()
+    await dialog().getByText('A list of hosts, or an Ansible inventory').waitFor()
+    const inventory =
+      'all:\n  children:\n    lab:\n      vars: {ansible_user: perfwatch, ansible_password: x}\n      hosts:\n' +
+      '        inventory-[1:2]: {ansible_port: 1}\n        box: {ansible_connection: docker}\n'
+    await dialog().getByLabel('Text').fill(inventory)
+    await checkScreens('agentless-import-yaml')
+    await dialog().getByLabel('Collect the hosts at once').uncheck()
+    await dialog().getByRole('button', { name: 'Check' }).click()
+    await dialog().getByText('is not SSH').waitFor()
+    await dialog().getByLabel('Leave out 1 invalid line').check()
+    await dialog().getByRole('button', { name: 'Add 2 hosts' }).click()
+    await dialog().getByRole('button', { name: 'Show hosts' }).click()
+    await row('inventory-2').getByText('lab').waitFor()
+  })
+
   it('queue lists jobs by state and can be paused', async () => {
     await site.request('POST', '/api/v1/servers', server('refused', 'rejected'))
     await page.goto(`${site.url}/servers/queue`)

@@ -1,4 +1,4 @@
-//! `/api/v1/servers/import`: import of agentless hosts in one commit, from an ssh_config or a CSV table.
+//! `/api/v1/servers/import`: import of agentless hosts in one commit, from an ssh_config, a CSV table or YAML.
 
 use super::servers::{
     MAX_SERVERS, change_error, ensure_below_limit, ensure_in_scope, insert_server, limit_reached,

@@ -133,6 +133,8 @@ export const agentless = {
     format: 'Format',
     sshConfig: 'SSH config',
     csv: 'CSV',
+    yaml: 'YAML',
+    yamlHint: 'A list of hosts, or an Ansible inventory whose groups become tags.',
     text: 'Text',
     file: 'Choose a file',
     dropHint: 'or drop it on the text field',

@@ -1,0 +1,4 @@
+//! libFuzzer program of the target `servers_yaml`.
+#![no_main]
+
+perfwatch_libfuzzer::program!("servers_yaml");
