@@ -67,6 +67,11 @@ const settingsPages: RouteRecordRaw[] = [
     meta: { access: 'admin', title: 'settings.pages.collection', section: 'settings.sections.hub' },
   },
   {
+    path: 'notifications',
+    component: () => import('./features/settings/NotificationsPage.vue'),
+    meta: { access: 'admin', title: 'settings.pages.notifications', section: 'settings.sections.hub' },
+  },
+  {
     path: 'agents',
     component: () => import('./features/settings/AgentsPage.vue'),
     meta: { access: 'operator', title: 'settings.pages.agents', section: 'settings.sections.hub' },

@@ -3,8 +3,9 @@
 //! Settings contain addresses, tokens and passwords. They are encrypted in the store and in memory, and
 //! decrypted only to send a notification or to change the channel.
 
-use crate::definitions::to_json;
+use crate::definitions::{AlertDefinitions, to_json};
 use crate::incident_service::IncidentService;
+use crate::mail_server::{self, MAIL_KIND, MailServer};
 use crate::state::{AlertingSnapshot, StateChange};
 use data_encoding::HEXLOWER;
 use perfwatch_auth::encryption::{DecryptError, Keyring, SecretRotation, StoredSecret};
@@ -73,6 +74,23 @@ impl ChannelSecrets {
         Some(with_ciphertext(channel, &encrypted))
     }
 
+    /// Settings of a channel as they are used: decrypted, and completed by the mail server of the hub.
+    ///
+    /// # Errors
+    /// Returns a [`DecryptError`] if the settings of the channel or of the mail server cannot be decrypted.
+    pub(crate) fn decrypt_completed(
+        &self,
+        channel: &Channel,
+        definitions: &AlertDefinitions,
+    ) -> Result<Channel, DecryptError> {
+        let mut channel = self.decrypt(channel)?;
+        let server = definitions.mail_server.as_ref().and_then(|server| server.channel.as_ref());
+        if let Some(server) = server.filter(|_| channel.kind == MAIL_KIND) {
+            mail_server::complete(&channel.kind, &mut channel.settings, &self.decrypt(server)?.settings);
+        }
+        Ok(channel)
+    }
+
     /// Encrypts the settings of all channels with the current key.
     ///
     /// # Errors
@@ -89,6 +107,13 @@ impl ChannelSecrets {
                     tx.definitions(DefinitionKind::Channel).upsert(encrypted.id, &to_json(&encrypted));
                     *channel = Arc::new(encrypted);
                 }
+            }
+            let server = definitions.mail_server.as_deref();
+            let encrypted = server.and_then(|server| Self::rotate(&mut rotation, server.channel.as_ref()?));
+            if let (Some(server), Some(_)) = (server, &encrypted) {
+                let server = MailServer { channel: encrypted, ..server.clone() };
+                server.put(&mut tx);
+                definitions.mail_server = Some(Arc::new(server));
             }
             let change = StateChange { definitions: Some(definitions), tx, incidents: None };
             Ok::<_, CommitError>((change, rotation))

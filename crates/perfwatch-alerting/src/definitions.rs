@@ -1,5 +1,6 @@
 //! In-memory copy of rules, channels and silences.
 
+use crate::mail_server::MailServer;
 use perfwatch_rules::Condition;
 use perfwatch_rules::builtin_rules;
 use perfwatch_rules::channel::Channel;
@@ -21,7 +22,7 @@ pub const MAX_CHANNELS: usize = 100;
 /// Maximum number of silences, whether expired or not.
 pub const MAX_SILENCES: usize = 1_000;
 
-/// Rules, channels and silences, each sorted by id.
+/// Rules, channels and silences, each sorted by id, and the mail server.
 #[derive(Debug, Clone, Default)]
 pub struct AlertDefinitions {
     /// All rules, whether enabled or not.
@@ -30,6 +31,8 @@ pub struct AlertDefinitions {
     pub channels: Vec<Arc<Channel>>,
     /// All silences, whether expired or not.
     pub silences: Vec<Arc<Silence>>,
+    /// Mail server of the hub; `None` if it was never set.
+    pub mail_server: Option<Arc<MailServer>>,
 }
 
 /// Setting that marks a store with built-in rules. Deleted built-in rules are not created again.
@@ -81,6 +84,7 @@ impl AlertDefinitions {
             rules: load_kind(store, DefinitionKind::Rule).await?,
             channels: load_kind(store, DefinitionKind::Channel).await?,
             silences: load_kind(store, DefinitionKind::Silence).await?,
+            mail_server: MailServer::load(store).await?,
         })
     }
 

@@ -18,6 +18,7 @@ mod explain;
 mod incident_batch;
 mod incident_service;
 mod incident_state;
+pub mod mail_server;
 mod metrics;
 mod notification_builder;
 mod outbox_writer;
@@ -155,6 +156,7 @@ impl Alerting {
             sender: NotificationSender {
                 notifier: deps.notifier.clone(),
                 secrets: secrets.clone(),
+                state: state.clone(),
                 workers: deps.workers.clone(),
             },
             builder,
@@ -343,6 +345,14 @@ impl Alerting {
     /// Returns a [`DecryptError`] if the hub does not have the key, or if the ciphertext is corrupt.
     pub fn decrypt(&self, channel: &Channel) -> Result<Channel, DecryptError> {
         self.secrets.decrypt(channel)
+    }
+
+    /// Settings of a channel as they are used: decrypted, and completed by the mail server of the hub.
+    ///
+    /// # Errors
+    /// Returns a [`DecryptError`] as [`Self::decrypt`], also for the mail server.
+    pub fn decrypt_completed(&self, channel: &Channel) -> Result<Channel, DecryptError> {
+        self.secrets.decrypt_completed(channel, &self.snapshot().definitions)
     }
 
     /// Runs a rule over a time range of several hosts, in milliseconds since 1970 with an exclusive end.

@@ -1,6 +1,7 @@
 //! Renders notifications and sends them through the [`Notifier`] port.
 
 use crate::channel_secrets::ChannelSecrets;
+use crate::state::AlertingState;
 use perfwatch_rules::channel::Channel;
 use perfwatch_rules::notification::{Delivery, Notification, Notifier, RenderedNotification, SendError};
 use perfwatch_rules::render;
@@ -11,6 +12,8 @@ use std::sync::Arc;
 pub(crate) struct NotificationSender {
     pub(crate) notifier: Arc<dyn Notifier>,
     pub(crate) secrets: Arc<ChannelSecrets>,
+    /// Mail server of the hub.
+    pub(crate) state: Arc<AlertingState>,
     pub(crate) workers: Arc<WorkerPool>,
 }
 
@@ -70,8 +73,9 @@ impl NotificationSender {
         notification: &Notification,
     ) -> Result<Delivery, SendError> {
         // The delivery is retried, because the missing key may be added.
-        let channel =
-            self.secrets.decrypt(channel).map_err(|error| retry(format!("channel settings: {error}")))?;
+        let state = self.state.snapshot();
+        let channel = self.secrets.decrypt_completed(channel, &state.definitions);
+        let channel = channel.map_err(|error| retry(format!("channel settings: {error}")))?;
         let (notifier, notification, workers) =
             (self.notifier.clone(), notification.clone(), self.workers.clone());
         let send = move || {

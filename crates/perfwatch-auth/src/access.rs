@@ -156,6 +156,9 @@ pub const ROUTES: &[(&str, &str, Access, Accepts)] = &[
     ("GET", "/api/v1/settings", MinRole(Admin), Any),
     ("PUT", "/api/v1/settings", MinRole(Admin), RecentSession),
     ("POST", "/api/v1/settings/preview", MinRole(Admin), Any),
+    ("GET", "/api/v1/settings/mail", MinRole(Admin), Any),
+    ("PUT", "/api/v1/settings/mail", MinRole(Admin), RecentSession),
+    ("POST", "/api/v1/settings/mail/test", MinRole(Admin), Any),
     ("GET", "/api/v1/collectors", MinRole(Admin), Any),
     ("PUT", "/api/v1/collectors", MinRole(Admin), RecentSession),
     ("GET", "/api/v1/system", MinRole(Viewer), Any),
@@ -300,7 +303,7 @@ mod tests {
     use crate::jwt;
 
     /// Routes with everything that grants access: users, factors, tokens, links, stored secrets.
-    const LASTING: [(&str, &str); 18] = [
+    const LASTING: [(&str, &str); 19] = [
         ("POST", "/api/v1/channels"),
         ("PUT", "/api/v1/channels/{id}"),
         ("POST", "/api/v1/servers"),
@@ -313,6 +316,7 @@ mod tests {
         ("POST", "/api/v1/status-pages/{id}/link"),
         ("POST", "/api/v1/tokens"),
         ("PUT", "/api/v1/settings"),
+        ("PUT", "/api/v1/settings/mail"),
         ("PUT", "/api/v1/collectors"),
         ("POST", "/api/v1/auth/totp"),
         ("PUT", "/api/v1/auth/totp"),
@@ -361,7 +365,7 @@ mod tests {
         let api_token = Credential::Bearer(format!("pwt_{}", "0".repeat(64)));
         let signed = Credential::Bearer("eyJ.a.b".to_owned());
         // The last five routes change users and factors, the routes before them settings and API tokens.
-        let (users, tokens) = (&LASTING[13..], &LASTING[10..]);
+        let (users, tokens) = (&LASTING[14..], &LASTING[10..]);
         for (credential, confirmation, want) in [
             (&signed, C::None, sorted(&[&LASTING, &OWN_ACCOUNT])),
             (&api_token, C::None, sorted(&[tokens, &OWN_ACCOUNT])),

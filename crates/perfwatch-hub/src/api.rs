@@ -18,6 +18,7 @@ pub(crate) mod incidents;
 pub(crate) mod ingest;
 pub(crate) mod install;
 pub(crate) mod live_poll;
+pub(crate) mod mail_server;
 pub(crate) mod notifications;
 pub(crate) mod overview;
 pub(crate) mod proxy_check;
@@ -112,6 +113,8 @@ fn hub_routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(settings::get_settings, settings::update_settings))
         .routes(routes!(settings::preview_settings))
+        .routes(routes!(mail_server::get_mail_server, mail_server::update_mail_server))
+        .routes(routes!(mail_server::test_mail_server))
         .routes(routes!(collectors::get_collectors, collectors::update_collectors))
         .routes(routes!(system::system))
         .routes(routes!(system::hub_series))

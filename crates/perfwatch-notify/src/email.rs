@@ -18,8 +18,13 @@ pub(crate) const KIND: ChannelKind = ChannelKind {
     tracks_incidents: false,
     fields: &[
         field("to", "To", "ops@example.org, me@example.org", "One or more, separated by commas"),
-        field("from", "From", "PerfWatch <perfwatch@example.org>", ""),
-        field("server", "SMTP server", "smtp.example.org", ""),
+        optional(field(
+            "from",
+            "From",
+            "PerfWatch <perfwatch@example.org>",
+            "Empty: sender of the mail server of the hub",
+        )),
+        optional(field("server", "SMTP server", "smtp.example.org", "Empty: mail server of the hub")),
         optional(field("port", "Port", "587", "587 for STARTTLS, 465 for TLS, 25 without TLS")),
         optional(field("security", "Security", "starttls", "starttls, tls or none")),
         optional(field("user", "User", "perfwatch", "")),
@@ -64,6 +69,10 @@ pub(crate) fn validate(settings: &ChannelSettings) -> Option<(&'static str, Stri
             return Some(("to", format!("expected 1 to {MAX_RECIPIENTS} addresses")));
         }
         Ok(_) => {}
+    }
+    // After the settings were completed by the mail server of the hub.
+    if let Some(name) = ["server", "from"].into_iter().find(|name| get(settings, name).is_empty()) {
+        return Some((name, "required, because the hub has no mail server".to_owned()));
     }
     if get(settings, "from").parse::<Mailbox>().is_err() {
         return Some(("from", "invalid e-mail address".to_owned()));

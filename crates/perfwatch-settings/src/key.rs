@@ -19,6 +19,8 @@ pub enum SettingGroup {
     Collection,
     /// Sessions, passwords and rate limits.
     Security,
+    /// Defaults of new notification channels.
+    Notifications,
 }
 
 /// Setting that can be changed while the hub runs. Its value is a whole number in the unit of its name.
@@ -48,6 +50,10 @@ pub enum SettingKey {
     IngestRequests,
     /// Requests per second of an account, a token or an anonymous address.
     ApiRequests,
+    /// Interval of reminders of new channels, seconds; 0 is none.
+    ChannelRepeatInterval,
+    /// 1 if new channels also notify about resolved incidents, else 0.
+    ChannelSendResolved,
 }
 
 /// Name and limits of a setting.
@@ -82,7 +88,7 @@ const MIN_PASSWORD: i64 = MIN_PASSWORD_CHARS as i64;
 
 impl SettingKey {
     /// All settings in the order of the API.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::RawRetention,
         Self::MinuteRetention,
         Self::HourRetention,
@@ -95,11 +101,13 @@ impl SettingKey {
         Self::AgentRequests,
         Self::IngestRequests,
         Self::ApiRequests,
+        Self::ChannelRepeatInterval,
+        Self::ChannelSendResolved,
     ];
 
     /// Name and limits of the setting.
     pub fn def(self) -> SettingDef {
-        use SettingGroup::{Collection, Security, Storage};
+        use SettingGroup::{Collection, Notifications, Security, Storage};
         let def = |name, config_key, group, (min, max)| SettingDef { name, config_key, group, min, max };
         match self {
             Self::RawRetention => {
@@ -139,6 +147,10 @@ impl SettingKey {
                 let key = Some("hub.limits.api_requests_per_second");
                 def("api_requests_per_second", key, Security, (MIN_API_RATE, MAX_RATE))
             }
+            Self::ChannelRepeatInterval => {
+                def("channel_repeat_interval_s", None, Notifications, (0, 7 * DAY_S))
+            }
+            Self::ChannelSendResolved => def("channel_send_resolved", None, Notifications, (0, 1)),
         }
     }
 
@@ -180,6 +192,8 @@ impl SettingValues {
             SettingKey::AgentRequests => Some(rates.agent_per_second.into()),
             SettingKey::IngestRequests => Some(rates.ingest_per_second.into()),
             SettingKey::ApiRequests => Some(rates.api_per_second.into()),
+            SettingKey::ChannelRepeatInterval => Some(0),
+            SettingKey::ChannelSendResolved => Some(1),
         }))
     }
 
@@ -236,6 +250,16 @@ impl SettingValues {
     /// Interval requested from agents, milliseconds.
     pub fn agent_interval_ms(&self) -> Option<u32> {
         self.get(SettingKey::AgentInterval).and_then(|value| u32::try_from(value).ok())
+    }
+
+    /// Interval of reminders of new channels, seconds; 0 is none.
+    pub fn channel_repeat_interval_s(&self) -> i64 {
+        self.get(SettingKey::ChannelRepeatInterval).unwrap_or_default()
+    }
+
+    /// Returns whether new channels also notify about resolved incidents.
+    pub fn channel_send_resolved(&self) -> bool {
+        self.get(SettingKey::ChannelSendResolved) == Some(1)
     }
 
     /// Minimum length of new passwords.

@@ -258,6 +258,9 @@ impl SettingsService {
         if sessions.max_age < sessions.idle_timeout {
             return invalid(SettingKey::SessionMaxAge, "must be at least the idle timeout".to_owned());
         }
+        if (1..60).contains(&values.channel_repeat_interval_s()) {
+            return invalid(SettingKey::ChannelRepeatInterval, "must be 0 or at least 60".to_owned());
+        }
         Ok(())
     }
 

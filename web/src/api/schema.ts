@@ -1755,6 +1755,52 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/settings/mail": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get the mail server
+         * @description Requires the role admin or higher.
+         */
+        get: operations["get_settings_mail"];
+        /**
+         * Change the mail server
+         * @description Takes effect on all hubs within a second. A stored password is used only with the server that it was entered for.
+         *
+         *     Requires the role admin or higher. Browser session only, with a recent login or confirmation.
+         */
+        put: operations["put_settings_mail"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/settings/mail/test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send a test mail
+         * @description Requires the role admin or higher.
+         */
+        post: operations["post_settings_mail_test"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/settings/preview": {
         parameters: {
             query?: never;
@@ -2637,6 +2683,11 @@ export interface components {
             current_password: string;
             new_password: string;
         };
+        /** @description Values of new channels whose request leaves them out. */
+        ChannelDefaults: {
+            repeat_interval: components["schemas"]["HumanDuration"];
+            send_resolved: boolean;
+        };
         /** @description Description of a setting of a channel kind. */
         ChannelField: {
             /** @description Example of a valid value. */
@@ -2697,6 +2748,9 @@ export interface components {
         };
         /** @description All channel kinds with their settings. */
         ChannelKindListResponse: {
+            defaults: components["schemas"]["ChannelDefaults"];
+            /** @description The hub has a mail server, which e-mail channels without a server use. */
+            has_mail_server: boolean;
             kinds: components["schemas"]["ChannelKind"][];
         };
         /** @description All notification channels. */
@@ -2713,10 +2767,13 @@ export interface components {
             kind: string;
             name: string;
             quiet_hours?: components["schemas"]["QuietHours"] | null;
-            /** @description Interval of reminders for unacknowledged incidents; 0 for none. */
-            repeat_interval?: components["schemas"]["HumanDuration"];
-            /** @description Also notifies about resolved incidents. */
-            send_resolved?: boolean;
+            /**
+             * @description Interval of reminders for unacknowledged incidents; 0 for none; default: the setting
+             *     `channel_repeat_interval_s`.
+             */
+            repeat_interval?: string | null;
+            /** @description Also notifies about resolved incidents; default: the setting `channel_send_resolved`. */
+            send_resolved?: boolean | null;
             /** @description Settings by field name of the kind; missing secrets keep their value. */
             settings?: {
                 [key: string]: string;
@@ -3965,6 +4022,31 @@ export interface components {
             /** @description Password in plain text. */
             password: string;
         };
+        /** @description Mail server of the hub without its password. */
+        MailServerResponse: {
+            /** @description Actor of the last change. */
+            changed_by: string | null;
+            /**
+             * Format: int64
+             * @description Time of the last change, Unix milliseconds.
+             */
+            changed_ms: number | null;
+            /** @description Number of channels that use the mail server. */
+            channels: number;
+            /** @description Error if the settings cannot be decrypted; enter them again to restore the mail server. */
+            decryption_error: string | null;
+            /** @description A password is stored. */
+            has_password: boolean;
+            /** @description `server`, `port`, `security` (`starttls`, `tls` or `none`), `user` and `from`; empty without a mail server. */
+            settings: {
+                [key: string]: string;
+            };
+            /**
+             * Format: int64
+             * @description Version of the mail server, required by a change.
+             */
+            version: number;
+        };
         /** @description Kinds of names that are replaced. */
         Masks: {
             /**
@@ -5127,7 +5209,7 @@ export interface components {
          * @description Page of the dashboard on which a setting is shown.
          * @enum {string}
          */
-        SettingGroup: "storage" | "collection" | "security";
+        SettingGroup: "storage" | "collection" | "security" | "notifications";
         /** @description Setting that can be changed while the hub runs. */
         SettingResponse: {
             /** @description Key in the configuration file. */
@@ -5583,6 +5665,15 @@ export interface components {
              */
             id?: string | null;
         };
+        /** @description Mail server to test. */
+        TestMailServerRequest: {
+            /** @description Settings as in a change. */
+            settings: {
+                [key: string]: string;
+            };
+            /** @description Recipients of the test, separated by commas. */
+            to: string;
+        };
         /** @description Outcome of a test notification. */
         TestNotificationResponse: {
             delivered: boolean;
@@ -5836,6 +5927,21 @@ export interface components {
         UpdateHostsResponse: {
             /** @description Hosts whose tags changed; others had these tags already. */
             changed: number;
+        };
+        /** @description Change of the mail server. */
+        UpdateMailServerRequest: {
+            /**
+             * @description Settings as in the response, and `password`, which is kept if it is missing and the server is unchanged. Empty
+             *     to remove the mail server.
+             */
+            settings: {
+                [key: string]: string;
+            };
+            /**
+             * Format: int64
+             * @description Version that the change is based on.
+             */
+            version: number;
         };
         /** @description Change of settings. */
         UpdateSettingsRequest: {
@@ -9228,6 +9334,102 @@ export interface operations {
             403: components["responses"]["Error403"];
             408: components["responses"]["Error408"];
             409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_settings_mail: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MailServerResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    put_settings_mail: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateMailServerRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MailServerResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_settings_mail_test: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TestMailServerRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TestNotificationResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
             413: components["responses"]["Error413"];
             415: components["responses"]["Error415"];
             422: components["responses"]["Error422"];

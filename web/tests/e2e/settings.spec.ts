@@ -15,6 +15,7 @@ const PAGES = [
   'general',
   'retention',
   'collection',
+  'notifications',
   'agents',
   'status-pages',
   'users',

@@ -249,6 +249,7 @@ impl TestHub {
                 rules: rules.iter().cloned().map(Arc::new).collect(),
                 channels: channels.iter().cloned().map(Arc::new).collect(),
                 silences: silences.iter().cloned().map(Arc::new).collect(),
+                mail_server: old.mail_server.clone(),
             };
             let change = StateChange { definitions: Some(definitions), incidents: None, tx };
             Ok::<_, CommitError>((change, ()))

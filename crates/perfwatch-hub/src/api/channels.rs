@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use perfwatch_alerting::ChannelHealth;
+use perfwatch_alerting::mail_server::{find_stray_setting, uses_hub_server};
 use perfwatch_auth::{AuthError, Identity};
 use perfwatch_http::body::JsonBody;
 use perfwatch_http::{ApiError, Audited, params};
@@ -63,10 +64,20 @@ pub(crate) struct ChannelListResponse {
     channels: Vec<ChannelResponse>,
 }
 
+/// Values of new channels whose request leaves them out.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ChannelDefaults {
+    repeat_interval: HumanDuration,
+    send_resolved: bool,
+}
+
 /// All channel kinds with their settings.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ChannelKindListResponse {
     kinds: Vec<ChannelKind>,
+    defaults: ChannelDefaults,
+    /// The hub has a mail server, which e-mail channels without a server use.
+    has_mail_server: bool,
 }
 
 /// Settings of a notification channel.
@@ -86,12 +97,12 @@ pub(crate) struct ChannelRequest {
     /// Notifies only about incidents that stay unacknowledged this long.
     #[serde(default)]
     escalate_after: HumanDuration,
-    /// Interval of reminders for unacknowledged incidents; 0 for none.
-    #[serde(default)]
-    repeat_interval: HumanDuration,
-    /// Also notifies about resolved incidents.
-    #[serde(default = "default_true")]
-    send_resolved: bool,
+    /// Interval of reminders for unacknowledged incidents; 0 for none; default: the setting
+    /// `channel_repeat_interval_s`.
+    #[schema(value_type = Option<String>)]
+    repeat_interval: Option<HumanDuration>,
+    /// Also notifies about resolved incidents; default: the setting `channel_send_resolved`.
+    send_resolved: Option<bool>,
     #[serde(default)]
     quiet_hours: Option<QuietHours>,
     #[serde(default)]
@@ -156,23 +167,38 @@ pub(crate) async fn list_channels(
     responses((status = 200, body = ChannelKindListResponse)),
 )]
 pub(crate) async fn kinds(State(app): State<Arc<App>>) -> Json<ChannelKindListResponse> {
-    Json(ChannelKindListResponse { kinds: app.alerting.notifier().kinds().to_vec() })
+    let state = app.alerting.snapshot();
+    let has_mail_server =
+        state.definitions.mail_server.as_ref().is_some_and(|server| server.channel.is_some());
+    let kinds = app.alerting.notifier().kinds().to_vec();
+    Json(ChannelKindListResponse { kinds, defaults: defaults(&app), has_mail_server })
+}
+
+fn defaults(app: &App) -> ChannelDefaults {
+    let values = app.settings.values();
+    ChannelDefaults {
+        repeat_interval: HumanDuration::from_s(values.channel_repeat_interval_s()),
+        send_resolved: values.channel_send_resolved(),
+    }
 }
 
 fn invalid(field: &str, message: &str) -> ApiError {
     ApiError::unprocessable("invalid_channel", format!("{field}: {message}"))
 }
 
+/// Error of a secret that [`keep_secrets`] does not keep.
+pub(super) const SECRET_REQUIRED: &str = "secret is required because the server changed";
+
 /// Adds the secrets of the saved channel that the request does not contain.
 ///
 /// # Errors
-/// Rejects the request if the server of the channel changes: saved secrets must not be sent to another
+/// Returns the name of a secret if the server of the channel changes: saved secrets must not be sent to another
 /// server.
-fn keep_secrets(
+pub(super) fn keep_secrets(
     kind: &ChannelKind,
     saved: &Channel,
     settings: &mut BTreeMap<String, String>,
-) -> Result<(), ApiError> {
+) -> Result<(), &'static str> {
     let is_moved = kind.fields.iter().any(|field| {
         // A port may belong to another program, and without TLS a secret is sent to everyone on the way.
         let is_server = matches!(field.name, "server" | "url" | "port" | "security");
@@ -184,7 +210,7 @@ fn keep_secrets(
         let saved_secret = saved.settings.get(field.name);
         let Some(secret) = saved_secret.filter(|_| !settings.contains_key(field.name)) else { continue };
         if is_moved {
-            return Err(invalid(field.name, "secret is required because the server changed"));
+            return Err(field.name);
         }
         settings.insert(field.name.to_owned(), secret.clone());
     }
@@ -229,10 +255,13 @@ fn validate(
     let mut settings = request.settings;
     settings.retain(|_, value| !value.trim().is_empty());
     if let (Some(saved), Some(kind)) = (saved.filter(|saved| saved.kind == request.kind), kind) {
-        keep_secrets(kind, &saved, &mut settings)?;
+        // A channel without a server uses the password of the hub.
+        if !uses_hub_server(kind.name, &settings) {
+            keep_secrets(kind, &saved, &mut settings).map_err(|field| invalid(field, SECRET_REQUIRED))?;
+        }
     }
-    if let Some((field, message)) = notifier.validate(&request.kind, &settings) {
-        return Err(invalid(&field, &message));
+    if let Some(field) = find_stray_setting(&request.kind, &settings) {
+        return Err(invalid(field, "requires a server"));
     }
     for field in kind.into_iter().flat_map(|kind| kind.fields).filter(|field| field.multiline) {
         for example in [app.alerting.example_notification(), app.alerting.test_notification()] {
@@ -243,11 +272,13 @@ fn validate(
     if let Some(message) = request.quiet_hours.as_ref().and_then(|quiet| quiet.window.validate()) {
         return Err(invalid("quiet_hours", &message));
     }
+    let defaults = defaults(app);
+    let repeat_interval = request.repeat_interval.unwrap_or(defaults.repeat_interval);
     let week = HumanDuration::from_s(7 * 86_400);
     if request.escalate_after > week {
         return Err(invalid("escalate_after", "must be at most 7d"));
     }
-    if request.repeat_interval > week || (1..60_000).contains(&request.repeat_interval.ms()) {
+    if repeat_interval > week || (1..60_000).contains(&repeat_interval.ms()) {
         return Err(invalid("repeat_interval", "must be between 1m and 7d, or 0s"));
     }
     let matcher = &request.filter.matcher;
@@ -255,7 +286,7 @@ fn validate(
         return Err(invalid("filter", "too many hosts, tags or rules"));
     }
     validate_template(app, &request.template)?;
-    Ok(Channel {
+    let channel = Channel {
         id,
         name: params::validate_label(&request.name)?,
         kind: request.kind,
@@ -263,11 +294,22 @@ fn validate(
         settings,
         filter: request.filter,
         escalate_after: request.escalate_after,
-        repeat_interval: request.repeat_interval,
-        send_resolved: request.send_resolved,
+        repeat_interval,
+        send_resolved: request.send_resolved.unwrap_or(defaults.send_resolved),
         quiet_hours: request.quiet_hours,
         template: request.template,
-    })
+    };
+    validate_completed(app, &channel)?;
+    Ok(channel)
+}
+
+/// Validates the settings of a channel together with the mail server of the hub.
+fn validate_completed(app: &App, channel: &Channel) -> Result<(), ApiError> {
+    let completed = app.alerting.decrypt_completed(channel);
+    let completed =
+        completed.map_err(|error| invalid("server", &format!("mail server of the hub: {error}")))?;
+    let problem = app.alerting.notifier().validate(&completed.kind, &completed.settings);
+    problem.map_or(Ok(()), |(field, message)| Err(invalid(&field, &message)))
 }
 
 fn encrypt(app: &App, channel: &Channel) -> Result<Channel, ApiError> {
@@ -341,7 +383,7 @@ pub(crate) struct TestNotificationResponse {
     recipients: Vec<RecipientResult>,
 }
 
-async fn send_test(
+pub(super) async fn send_test(
     app: &Arc<App>,
     identity: &Identity,
     channel: &Channel,
@@ -350,7 +392,7 @@ async fn send_test(
     let failed =
         |error: String| TestNotificationResponse { delivered: false, error: Some(error), recipients: vec![] };
     // A channel that was saved before a check existed.
-    if let Ok(channel) = app.alerting.decrypt(channel) {
+    if let Ok(channel) = app.alerting.decrypt_completed(channel) {
         let check = move |app: &App| Ok(app.alerting.notifier().validate(&channel.kind, &channel.settings));
         if let Some((field, error)) = run_work(app, identity, check).await? {
             return Ok(failed(format!("permanent failure: {field}: {error}")));

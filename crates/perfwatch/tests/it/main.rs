@@ -33,6 +33,7 @@ mod installation;
 mod jump_hosts;
 mod live;
 mod live_mirror;
+mod mail_server;
 mod multi_hub;
 mod notifications;
 mod oidc;

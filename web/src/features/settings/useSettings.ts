@@ -2,7 +2,7 @@
 import { computed, reactive, ref } from 'vue'
 import { api, unwrap } from '../../api/client'
 import { ApiError } from '../../api/errors'
-import { queryClient, useApiQuery } from '../../api/query'
+import { invalidateQueries, queryClient, useApiQuery } from '../../api/query'
 import type { Setting, SettingGroup } from '../../api/types'
 import { useAction } from '../../useAction'
 
@@ -72,6 +72,7 @@ export function useSettings(group: SettingGroup) {
     const version = query.data.value?.version ?? 0
     const answer = await unwrap(api.PUT('/api/v1/settings', { body: { version, values } }))
     queryClient.setQueryData(['/api/v1/settings', {}], answer)
+    await invalidateQueries('/api/v1/channels/kinds')
   }
 
   async function save() {

@@ -8,6 +8,7 @@ export const settings = {
     general: 'General',
     retention: 'Retention & storage',
     collection: 'Collection',
+    notifications: 'Notifications',
     security: 'Security',
     sso: 'Single sign-on',
     appearance: 'Appearance',
