@@ -8,7 +8,7 @@ use perfwatch_history::read::JoinedSeries;
 use perfwatch_model::{Clock, HostId, MISSING, limit_table, unscale};
 use perfwatch_rules::Rule;
 use perfwatch_rules::backtest::{BacktestSeries, FiringInterval, run, suggest_threshold};
-use perfwatch_rules::condition::{Condition, HubMetric, instance_matches};
+use perfwatch_rules::condition::{Condition, instance_matches};
 use perfwatch_rules::host_evaluator::{LOAD_PER_CORE_INPUTS, METRIC_CLOCK_SKEW, METRIC_LOAD_PER_CORE, ratio};
 use perfwatch_store::{BlockContent, StoreError};
 use perfwatch_tsdb::query::average;
@@ -166,18 +166,8 @@ fn collect_series(read: &JoinedSeries, rule: &Rule, range: TimeRange) -> Vec<Bac
 /// history of the hubs.
 fn selector(rule: &Rule) -> Option<(&str, Option<&str>)> {
     match &rule.condition {
-        Condition::Hub { hub_metric, .. } => Some((recorded_name(*hub_metric), None)),
+        Condition::Hub { hub_metric, .. } => Some((hub_metric.def().series, None)),
         condition => condition.selector(),
-    }
-}
-
-/// Name under which the hubs record a metric of the `hub` rules.
-pub fn recorded_name(metric: HubMetric) -> &'static str {
-    match metric {
-        HubMetric::IngestBlocked => "hub.rules.ingest_blocked",
-        HubMetric::DiskBudgetUsed => "hub.rules.disk_budget_used",
-        HubMetric::FailedNotifications => "hub.rules.failed_notifications",
-        HubMetric::SenderConflicts => "hub.rules.sender_conflicts",
     }
 }
 

@@ -14,7 +14,7 @@ use perfwatch_auth::AuthDirectory;
 use perfwatch_history::History;
 use perfwatch_live::host_registry::{Heartbeat, HostRegistry};
 use perfwatch_model::{Clock, HostId};
-use perfwatch_rules::condition::HubMetric;
+use perfwatch_rules::hub_metric::HubMetric;
 use perfwatch_rules::incident::{CloseOutcome, NotificationReason};
 use perfwatch_store::host_last_seen::HostLastSeen;
 use perfwatch_store::incidents::IncidentEventKind;
@@ -240,6 +240,7 @@ impl Timers {
         if let Ok(count) = Outbox::failed_since(&*self.store, since_ms).await {
             metrics.push((HubMetric::FailedNotifications, count as f64));
         }
+        metrics.extend(self.metrics.recorded_values(self.clock.monotonic()));
         self.evaluators.evaluate_hub(&metrics);
         self.metrics.set_hub_values(metrics);
     }

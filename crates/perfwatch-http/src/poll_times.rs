@@ -99,6 +99,11 @@ impl PollTimes {
         self.0.longest_gauge.set(longest.add(poll, now).as_secs_f64());
     }
 
+    /// Longest poll of a request in the last one to two minutes.
+    pub fn longest(&self) -> Duration {
+        Duration::try_from_secs_f64(self.0.longest_gauge.get()).unwrap_or_default()
+    }
+
     /// Runs one poll and records its duration.
     fn measure<T>(&self, poll: impl FnOnce() -> T) -> T {
         let start = self.0.clock.monotonic();

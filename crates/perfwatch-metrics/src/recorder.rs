@@ -10,7 +10,8 @@ use perfwatch_http::process_metrics::ProcessMetrics;
 use perfwatch_model::column::Column;
 use perfwatch_model::fixed_point::scale;
 use perfwatch_model::{BootId, Clock, HostId, MISSING, Shape, Snapshot};
-use perfwatch_rules::condition::HubMetric;
+use perfwatch_rules::hub_metric::{HUB_METRICS, HubMetric, HubMetricDef};
+use perfwatch_store::collection_jobs::CollectionJobs;
 use perfwatch_store::outbox::Outbox;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,37 +24,8 @@ pub const RECORD_INTERVAL: Duration = Duration::from_secs(10);
 /// Name of the task in the list of tasks.
 const TASK: &str = "hub_metrics";
 
-/// Recorded metrics with their decimals, in the order of `Recorder::values`.
-const METRICS: [(&str, u8); 28] = [
-    ("hub.cpu.usage", 1),
-    ("hub.memory.resident", 0),
-    ("hub.hosts", 0),
-    ("hub.ingest.snapshots", 2),
-    ("hub.ingest.samples", 1),
-    ("hub.ingest.received", 0),
-    ("hub.ingest.rejected", 2),
-    ("hub.ingest.errors", 2),
-    ("hub.ingest.ack_p50", 2),
-    ("hub.ingest.ack_p99", 2),
-    ("hub.alerting.evaluated", 2),
-    ("hub.live.clients", 0),
-    ("hub.live.messages", 2),
-    ("hub.live.sent", 0),
-    ("hub.live.dropped", 2),
-    ("hub.live.delay_p99", 2),
-    ("hub.http.requests", 2),
-    ("hub.http.errors", 3),
-    ("hub.http.p99", 2),
-    ("hub.notifications.sent", 3),
-    ("hub.notifications.pending", 0),
-    ("hub.store.used", 0),
-    ("hub.store.disk", 0),
-    ("hub.redis.errors", 2),
-    ("hub.rules.ingest_blocked", 0),
-    ("hub.rules.disk_budget_used", 1),
-    ("hub.rules.failed_notifications", 0),
-    ("hub.rules.sender_conflicts", 0),
-];
+/// Value of each metric.
+type HubValues = [Option<f64>; HUB_METRICS.len()];
 
 /// Counters at one time.
 struct Counters {
@@ -84,13 +56,13 @@ impl Recorder {
     /// Recorder of this hub, whose id is the instance of all series.
     pub fn new(metrics: Arc<SelfMetrics>, history: Arc<History>, clock: Arc<dyn Clock>) -> Self {
         let hub: Box<str> = history.backend().hub_id().into();
-        let column = |(metric, decimals): (&'static str, u8)| Column {
-            metric: metric.into(),
+        let column = |def: HubMetricDef| Column {
+            metric: def.series.into(),
             dimension: "hub".into(),
             instance: hub.clone(),
-            decimals,
+            decimals: def.decimals,
         };
-        let shape = Arc::new(Shape::new(METRICS.map(column).into()));
+        let shape = Arc::new(Shape::new(HUB_METRICS.map(column).into()));
         Self { metrics, history, clock, shape, boot: BootId::generate(), seq: 0 }
     }
 
@@ -150,15 +122,17 @@ impl Recorder {
         }
     }
 
-    /// Values of all metrics over the time between two readings.
+    /// Values of all metrics over the time between two readings, in the order of [`HUB_METRICS`].
     #[expect(clippy::cast_precision_loss, reason = "rates and counts")]
-    async fn values(&self, before: &Counters, now: &Counters, hosts: usize) -> [Option<f64>; METRICS.len()] {
+    async fn values(&self, before: &Counters, now: &Counters, hosts: usize) -> HubValues {
         let seconds = now.at.saturating_sub(before.at).as_secs_f64().max(0.001);
         let rate = |at: usize| Some(now.totals[at].saturating_sub(before.totals[at]) as f64 / seconds);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as f64;
         let cpu = now.cpu_seconds.zip(before.cpu_seconds).map(|(now, before)| (now - before) / seconds);
         let resident = ProcessMetrics::read().map(|process| process.resident_bytes as f64);
         let pending = Outbox::count_pending(self.history.backend()).await.ok().map(|count| count as f64);
+        let now_ms = self.clock.wall_ms();
+        let jobs = CollectionJobs::stats(self.history.backend(), now_ms, now_ms).await.ok();
         let usage = self.history.metrics.usage();
         let rules = self.metrics.alerts.hub_values();
         let rule = |metric| rules.iter().find(|(known, _)| *known == metric).map(|(_, value)| *value);
@@ -187,6 +161,8 @@ impl Recorder {
             Some(usage.used_bytes as f64),
             Some(usage.disk_bytes as f64),
             rate(11),
+            Some(self.metrics.polls.longest().as_secs_f64() * 1_000.0),
+            jobs.map(|jobs| jobs.waiting as f64),
             rule(HubMetric::IngestBlocked),
             rule(HubMetric::DiskBudgetUsed),
             rule(HubMetric::FailedNotifications),
@@ -196,8 +172,12 @@ impl Recorder {
 
     async fn snapshot(&mut self, before: &Counters, now: &Counters, hosts: usize) -> Snapshot {
         let values = self.values(before, now, hosts).await;
+        let measured =
+            HUB_METRICS.iter().zip(values).filter(|(def, _)| !def.metric.is_measured_by_alerting());
+        let measured = measured.filter_map(|(def, value)| Some((def.metric, value?))).collect();
+        self.metrics.alerts.set_recorded_values(now.at, measured);
         let scaled = self.shape.columns().iter().map(|column| {
-            let at = METRICS.iter().position(|(metric, _)| *metric == column.metric);
+            let at = HUB_METRICS.iter().position(|def| *def.series == *column.metric);
             at.and_then(|at| values[at]).map_or(MISSING, |value| scale(value, column.decimals))
         });
         let values = scaled.collect();

@@ -1,7 +1,8 @@
 //! Built-in rules: useful on most hosts, with few false alarms.
 
-use crate::condition::{Comparison, Condition, HubMetric};
+use crate::condition::{Comparison, Condition};
 use crate::host_evaluator::{METRIC_CLOCK_SKEW, METRIC_LOAD_PER_CORE};
+use crate::hub_metric::HubMetric;
 use crate::rule::{GroupBy, HostSelector, Rule, Severity};
 use crate::window::Aggregate;
 use perfwatch_model::HumanDuration;

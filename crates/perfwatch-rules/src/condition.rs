@@ -1,5 +1,6 @@
 //! Rule conditions and thresholds.
 
+use crate::hub_metric::HubMetric;
 use crate::state_machine::Evaluation;
 use crate::window::Aggregate;
 use perfwatch_model::{HumanDuration, glob};
@@ -26,21 +27,6 @@ pub struct Threshold {
     pub value: f64,
     /// Value at which a breach is cleared; `value` if `None`.
     pub clear_value: Option<f64>,
-}
-
-/// Self-metric of the hub that a rule can evaluate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub enum HubMetric {
-    /// Equals 1 while ingestion is blocked, else 0.
-    IngestBlocked,
-    /// Used part of the disk budget, in percent.
-    DiskBudgetUsed,
-    /// Number of notifications that failed permanently in the last 24 hours.
-    FailedNotifications,
-    /// Number of hosts with several senders in the last hour.
-    SenderConflicts,
 }
 
 /// Condition that a rule evaluates.

@@ -2,7 +2,8 @@
 //! kept for hosts whose snapshots alternate between shapes.
 
 use crate::alert_instance::{AlertInstance, ObservationTime, ResolveReason, TransitionEvent, TransitionKind};
-use crate::condition::{Condition, HubMetric, instance_matches};
+use crate::condition::{Condition, instance_matches};
+use crate::hub_metric::HubMetric;
 use crate::rule::Rule;
 use perfwatch_model::{Shape, ShapeId, Snapshot, limit_table, limits, unscale};
 use std::collections::hash_map::Entry;

@@ -16,6 +16,7 @@ pub mod explain;
 pub mod forecast;
 pub mod host_evaluator;
 pub mod hostile;
+pub mod hub_metric;
 pub mod incident;
 pub mod managed_rule;
 pub mod notification;

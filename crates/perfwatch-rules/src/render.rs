@@ -1,7 +1,8 @@
 //! Text rendering of rules, values and notifications.
 
-use crate::condition::{Comparison, Condition, HubMetric};
+use crate::condition::{Comparison, Condition};
 use crate::explain::{Resource, TopConsumer, TopMover};
+use crate::hub_metric::HubMetric;
 use crate::incident::NotificationReason;
 use crate::notification::{AlertSummary, Notification};
 use crate::rule::Rule;
@@ -17,12 +18,10 @@ pub fn condition_unit(condition: &Condition, catalog: &Catalog) -> Option<Unit> 
             Some(Unit::Milliseconds)
         }
         Condition::Threshold { metric, .. } => catalog.get(metric).map(|def| def.unit),
-        Condition::Change { .. } | Condition::Hub { hub_metric: HubMetric::DiskBudgetUsed, .. } => {
-            Some(Unit::Percent)
-        }
-        Condition::Hub { hub_metric: HubMetric::IngestBlocked, .. } => Some(Unit::Flag),
+        Condition::Hub { hub_metric, .. } => Some(hub_metric.def().unit).filter(|unit| *unit != Unit::Count),
+        Condition::Change { .. } => Some(Unit::Percent),
         Condition::Absent { .. } | Condition::NoData { .. } => Some(Unit::Seconds),
-        Condition::Forecast { .. } | Condition::Hub { .. } => None,
+        Condition::Forecast { .. } => None,
     }
 }
 
@@ -42,12 +41,7 @@ pub fn render_condition(rule: &Rule, catalog: &Catalog) -> String {
 fn render_subject(condition: &Condition, instance: &str) -> String {
     match condition {
         Condition::NoData { .. } => "no data".to_owned(),
-        Condition::Hub { hub_metric, .. } => match hub_metric {
-            HubMetric::IngestBlocked => "ingestion blocked".to_owned(),
-            HubMetric::DiskBudgetUsed => "disk budget used".to_owned(),
-            HubMetric::FailedNotifications => "failed notifications".to_owned(),
-            HubMetric::SenderConflicts => "hosts with several senders".to_owned(),
-        },
+        Condition::Hub { hub_metric, .. } => hub_metric.def().label.to_owned(),
         Condition::Threshold { metric, aggregate, window, .. } => {
             let name = format_series(metric, instance);
             let aggregated = |function: &str| format!("{function} of {name} over {window}");

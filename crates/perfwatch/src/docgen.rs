@@ -5,6 +5,7 @@ use crate::config::{SETTINGS, Settings};
 use perfwatch_collect::COLLECTORS;
 use perfwatch_model::MetricDef;
 use perfwatch_model::limit_table::{LIMITS, LimitScope, LimitValue};
+use perfwatch_rules::hub_metric::HUB_METRICS;
 use serde_json::Value;
 use std::fmt::Write as _;
 
@@ -15,6 +16,17 @@ dimension. Metrics that a host does not have are absent, not zero.
 ";
 
 /// Section of `docs/METRICS.md` about definitions that differ between tools.
+const HUB_INTRODUCTION: &str = "
+## Metrics of the hub
+
+The hub records them in its own history every 10 s, one series per hub (dimension `hub`). Conditions of the kind `hub` \
+evaluate them every 5 s and can be backtested ([ALERTING.md](ALERTING.md)). Values that were measured more than a minute \
+ago are absent.
+
+| `hub_metric` | series | unit | description |
+|---|---|---|---|
+";
+
 const DEFINITIONS: &str = include_str!("docgen/definitions.md");
 
 const CONFIG_INTRODUCTION: &str = "# Configuration
@@ -97,6 +109,11 @@ fn metrics_page() -> String {
         for def in metrics {
             let _ = writeln!(page, "{}", metric_row(def));
         }
+    }
+    page.push_str(HUB_INTRODUCTION);
+    for def in HUB_METRICS {
+        let (name, unit) = (enum_text(def.metric), enum_text(def.unit));
+        let _ = writeln!(page, "| `{name}` | `{}` | {unit} | {} |", def.series, def.help);
     }
     page.push_str(DEFINITIONS);
     page

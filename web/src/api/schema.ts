@@ -3704,7 +3704,7 @@ export interface components {
          * @description Self-metric of the hub that a rule can evaluate.
          * @enum {string}
          */
-        HubMetric: "ingest_blocked" | "disk_budget_used" | "failed_notifications" | "sender_conflicts";
+        HubMetric: "cpu_usage" | "resident_memory" | "host_count" | "ingest_rate" | "sample_rate" | "received_rate" | "rejected_rate" | "ingest_error_rate" | "ack_p50" | "ack_p99" | "evaluation_rate" | "websocket_clients" | "live_message_rate" | "live_sent_rate" | "live_drop_rate" | "live_delay_p99" | "request_rate" | "request_error_rate" | "request_p99" | "sent_notification_rate" | "pending_notifications" | "store_used" | "store_disk" | "redis_error_rate" | "longest_poll" | "waiting_collections" | "ingest_blocked" | "disk_budget_used" | "failed_notifications" | "sender_conflicts";
         /**
          * @description Duration, for example `10s`, `5m`, `1h30m` or `7d`
          * @example 5m

@@ -27,6 +27,7 @@ mod hidden_hosts;
 mod history;
 mod host_events;
 mod host_tags;
+mod hub_rules;
 mod identity;
 mod ingest;
 mod installation;
