@@ -1,5 +1,6 @@
 //! Content of a status page: groups of hosts and the values that the page shows. Its limits, and the state of a page.
 
+use crate::announcement::{self, Announcement};
 use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_auth::snapshot::limit_includes;
 use perfwatch_http::{ApiError, params};
@@ -72,6 +73,9 @@ pub struct StatusContent {
     /// Shows open incidents as severity and display names, and degraded hosts.
     #[serde(default)]
     pub incidents: bool,
+    /// Texts of operators for visitors, at most 5, in the order in which the page shows them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub announcements: Vec<Announcement>,
 }
 
 /// State of the link of a page.
@@ -140,7 +144,12 @@ impl StatusContent {
 
     /// Validates texts and numbers, and removes white space around texts. `is_visible` returns whether the caller
     /// may view a host that exists.
-    pub(crate) fn validate(mut self, is_visible: impl Fn(HostId) -> bool) -> Result<Self, ApiError> {
+    pub(crate) fn validate(
+        mut self,
+        now_ms: i64,
+        is_visible: impl Fn(HostId) -> bool,
+    ) -> Result<Self, ApiError> {
+        announcement::validate(&mut self.announcements, now_ms).map_err(invalid)?;
         self.description = params::validate_comment(&self.description, MAX_DESCRIPTION_BYTES)
             .map_err(|error| invalid(format!("description: {}", error.message())))?;
         if self.groups.len() > MAX_GROUPS {
@@ -228,10 +237,10 @@ mod tests {
     fn content_with_unknown_or_duplicate_hosts_is_rejected() {
         let is_visible = |id: HostId| id.0.as_u128() < 100;
         let message = |content: StatusContent| {
-            content.validate(is_visible).map_err(|error| error.message().to_owned()).err()
+            content.validate(0, is_visible).map_err(|error| error.message().to_owned()).err()
         };
         assert_eq!(
-            content(&[host(1), host(2)]).validate(is_visible).unwrap().groups[0].hosts[1].name,
+            content(&[host(1), host(2)]).validate(0, is_visible).unwrap().groups[0].hosts[1].name,
             "Host 2"
         );
         for (content, expected) in [

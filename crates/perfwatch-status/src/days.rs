@@ -99,6 +99,7 @@ impl StatusService {
             let live = self.continue_day(&mut observer, (host, live), &alerting).await?;
             self.with_days(|days| days.entry(host.record.id).or_default().live = Some(live));
         }
+        self.sample(&hosts).await;
         if !self.deps.store.acquire_lease(LEASE, LEASE_MS).await? {
             // Another hub stores the days.
             for host in &hosts {
@@ -109,6 +110,19 @@ impl StatusService {
             return Ok(false);
         }
         self.compute_missing(&mut observer, &hosts, &alerting, stop).await
+    }
+
+    /// Adds the newest values of the hosts that send, and drops hosts that left the pages.
+    async fn sample(&self, hosts: &[Host]) {
+        let now_ms = self.deps.clock.wall_ms();
+        let online = hosts.iter().filter(|host| host.status(now_ms) == HostStatus::Online);
+        let online: HashSet<HostId> = online.map(|host| host.record.id).collect();
+        let values = self.deps.overview.newest_values(&online).await;
+        let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
+        recent.retain(|id, _| hosts.iter().any(|host| host.record.id == *id));
+        for (host, values) in values {
+            recent.entry(host).or_default().add(now_ms, values);
+        }
     }
 
     fn with_days<T>(&self, change: impl FnOnce(&mut HashMap<HostId, HostDays>) -> T) -> T {

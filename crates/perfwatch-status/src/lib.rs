@@ -4,6 +4,7 @@
 //! [`StatusPages`] manages the pages, a background task follows the availability of their hosts, and [`public`]
 //! answers visitors from memory.
 
+mod announcement;
 mod answer;
 mod availability;
 mod content;
@@ -11,6 +12,7 @@ mod days;
 mod host_days;
 mod observe;
 pub mod public;
+mod recent_values;
 pub mod response;
 mod service;
 
@@ -24,6 +26,7 @@ use perfwatch_model::task_runs::TaskRuns;
 use perfwatch_model::{Clock, HostId};
 use perfwatch_overview::Overview;
 use perfwatch_store::Store;
+use recent_values::RecentValues;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
@@ -62,6 +65,8 @@ struct StatusService {
     started: Duration,
     /// Availability of the hosts of all pages.
     days: RwLock<HashMap<HostId, HostDays>>,
+    /// Values of the last hour of these hosts.
+    recent: RwLock<HashMap<HostId, RecentValues>>,
     /// Notified when the hosts of the pages changed.
     changed: Notify,
     /// Answers by page.
@@ -76,6 +81,7 @@ impl StatusPages {
             deps,
             started,
             days: RwLock::default(),
+            recent: RwLock::default(),
             changed: Notify::new(),
             answers: Mutex::default(),
         }))

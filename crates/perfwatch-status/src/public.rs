@@ -1,9 +1,10 @@
 //! Answers to visitors: only what was chosen for a page, without ids, addresses and tags. A page is computed at most
 //! every few seconds for any number of visitors, and whether its link is valid is checked at each request.
 
+use crate::announcement::Announcement;
 pub use crate::answer::PublicAnswer;
 use crate::answer::{PageCache, SharedAnswer};
-use crate::availability::{self, Availability, day_of};
+use crate::availability::{self, Availability, DAY_MS, day_of};
 use crate::content::{self, PageState, StatusContent, StatusMetric};
 use crate::host_days::MAX_DAYS;
 use crate::{StatusPages, StatusService};
@@ -20,7 +21,7 @@ use perfwatch_rules::silence::Silence;
 use perfwatch_store::status_pages::StatusPage;
 use serde::Serialize;
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -70,7 +71,8 @@ pub struct PublicValues {
     tx: Option<f64>,
 }
 
-/// Times of a day in UTC in seconds: up, down, maintenance, unknown.
+/// Times of a day in UTC in seconds: up, down, maintenance, unknown. The time before the first data of a host is none
+/// of them.
 type PublicDay = [i64; 4];
 
 /// Host of a page.
@@ -84,11 +86,13 @@ pub struct PublicHost {
     since_ms: Option<i64>,
     /// Time up of the known time in percent, rounded down; maintenance and unknown time do not count.
     availability: Option<f64>,
-    /// The last 90 days in UTC, oldest first: seconds up, down, in maintenance, unknown. `null` for days that are not
-    /// computed yet.
+    /// The last 90 days in UTC, oldest first: seconds up, down, in maintenance, unknown; all 0 before the first data
+    /// of the host. `null` for days that are not computed yet.
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<Option<Vec<i64>>>))]
     days: Vec<Option<PublicDay>>,
     values: PublicValues,
+    /// Chosen values of the last hour by name, 30 steps of two minutes, oldest first; `null` for steps without data.
+    recent: BTreeMap<&'static str, Vec<Option<f64>>>,
 }
 
 /// Group of hosts of a page.
@@ -123,6 +127,8 @@ pub struct PublicStatusResponse {
     groups: Vec<PublicGroup>,
     /// Open incidents, newest first; `null` if the page does not show them.
     incidents: Option<Vec<PublicIncident>>,
+    /// Texts of operators.
+    announcements: Vec<Announcement>,
     /// Time of the computation.
     now_ms: i64,
     /// Time at which the link ends.
@@ -179,6 +185,32 @@ impl StatusService {
         answers.entry(page.id).or_default().clone()
     }
 
+    /// Chosen values of a host in the last hour by name; values without any data are left out.
+    fn recent_values(
+        &self,
+        host: HostId,
+        metrics: &[StatusMetric],
+        now_ms: i64,
+    ) -> BTreeMap<&'static str, Vec<Option<f64>>> {
+        let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(recent) = recent.get(&host).filter(|_| !metrics.is_empty()) else { return BTreeMap::new() };
+        let steps: Vec<PublicValues> = recent
+            .list(now_ms)
+            .iter()
+            .map(|values| values.map(|values| public_values(&values, metrics)).unwrap_or_default())
+            .collect();
+        let column = |value: fn(&PublicValues) -> Option<f64>| steps.iter().map(value).collect::<Vec<_>>();
+        let columns = [
+            ("cpu", column(|values| values.cpu)),
+            ("memory", column(|values| values.memory)),
+            ("disk", column(|values| values.disk)),
+            ("load", column(|values| values.load)),
+            ("rx", column(|values| values.rx)),
+            ("tx", column(|values| values.tx)),
+        ];
+        columns.into_iter().filter(|(_, column)| column.iter().any(Option::is_some)).collect()
+    }
+
     async fn compute(&self, snapshot: &AuthSnapshot, page: &StatusPage) -> Option<PublicStatusResponse> {
         let owner = content::valid_owner(page, snapshot)?;
         // Hosts that the owner may not view any more leave the page.
@@ -206,8 +238,15 @@ impl StatusService {
             let (status, was_seen) = (known.status(now_ms), known.last_seen_ms.is_some());
             let is_starting = is_starting && !was_seen;
             let state = host_state(status, (is_silenced, is_starting), affected.contains(&host.host));
-            let days = days.get(&host.host).map(|days| days.list(day_of(now_ms)));
+            let first_row_ms = days.get(&host.host).and_then(|days| days.first_row_ms);
+            let first_ms = first_data_ms(known, first_row_ms);
+            let today = day_of(now_ms);
+            let days = days.get(&host.host).map(|days| days.list(today));
             let days = days.unwrap_or_else(|| (0..MAX_DAYS).map(|_| None).collect());
+            let numbered = (today - MAX_DAYS + 1..).zip(&days);
+            let to_public = |(number, day): (i64, &Option<Availability>)| {
+                day.as_ref().map(|day| to_public_day(day, absent_ms(number, first_ms)))
+            };
             // The values of a host without data would look current.
             let values = values.get(&host.host).filter(|_| status == HostStatus::Online);
             let last_ms = known.last_seen_ms.or(known.record.last_snapshot_ms);
@@ -216,8 +255,9 @@ impl StatusService {
                 state,
                 since_ms: last_ms.filter(|_| state == PublicState::Down),
                 availability: total(&days).percent(),
-                days: days.iter().map(|day| day.as_ref().map(to_public_day)).collect(),
+                days: numbered.map(to_public).collect(),
                 values: values.map(|values| public_values(values, &content.metrics)).unwrap_or_default(),
+                recent: self.recent_values(host.host, &content.metrics, now_ms),
             })
         };
         let groups = content.groups.iter().map(|group| PublicGroup {
@@ -234,10 +274,23 @@ impl StatusService {
             metrics: content.metrics.clone(),
             groups,
             incidents,
+            announcements: content.announcements.clone(),
             now_ms,
             expires_ms: page.expires_ms,
         })
     }
+}
+
+/// Time of the first data of a host in the days of a page; `None` if it has sent nothing.
+fn first_data_ms(host: &Host, first_row_ms: Option<i64>) -> Option<i64> {
+    host.newest_ms()?;
+    // A host may send data of the time before it was added.
+    Some(first_row_ms.map_or(host.record.first_seen_ms, |row_ms| row_ms.min(host.record.first_seen_ms)))
+}
+
+/// Time of a day before the first data.
+fn absent_ms(day: i64, first_ms: Option<i64>) -> i64 {
+    first_ms.map_or(DAY_MS, |first_ms| first_ms.saturating_sub(day * DAY_MS).clamp(0, DAY_MS))
 }
 
 /// State of a host. Until hosts had the time to send to a hub that started, their silence has no meaning.
@@ -276,9 +329,10 @@ fn total(days: &[Option<Availability>]) -> Availability {
     days.iter().flatten().fold(Availability::default(), |total, day| total.plus(*day))
 }
 
-/// Seconds of a day.
-fn to_public_day(day: &Availability) -> PublicDay {
-    [day.up_ms, day.down_ms, day.maintenance_ms, day.unknown_ms].map(|time_ms| time_ms / 1_000)
+/// Seconds of a day. Time before the first data was counted as unknown.
+fn to_public_day(day: &Availability, absent_ms: i64) -> PublicDay {
+    let unknown_ms = (day.unknown_ms - absent_ms).max(0);
+    [day.up_ms, day.down_ms, day.maintenance_ms, unknown_ms].map(|time_ms| time_ms / 1_000)
 }
 
 /// Values that were chosen, with as many digits as the page shows.
@@ -357,6 +411,22 @@ mod tests {
         ] {
             let state = host_state(status, (is_silenced, is_starting), has_incident);
             assert_eq!(state, expected, "{status:?} {is_silenced} {is_starting} {has_incident}");
+        }
+    }
+
+    #[test]
+    fn time_before_the_first_data_is_not_unknown() {
+        let unknown = Availability { unknown_ms: DAY_MS, ..Availability::default() };
+        let part = Availability { up_ms: DAY_MS / 2, unknown_ms: DAY_MS / 2, ..Availability::default() };
+        for (day, total, first_ms, expected) in [
+            (5, &unknown, None, [0; 4]),
+            (5, &unknown, Some(6 * DAY_MS), [0; 4]),
+            (5, &part, Some(5 * DAY_MS + DAY_MS / 2), [43_200, 0, 0, 0]),
+            (5, &part, Some(5 * DAY_MS + 1_000), [43_200, 0, 0, 43_199]),
+            (5, &unknown, Some(4 * DAY_MS), [0, 0, 0, 86_400]),
+            (5, &unknown, Some(i64::MIN), [0, 0, 0, 86_400]),
+        ] {
+            assert_eq!(to_public_day(total, absent_ms(day, first_ms)), expected, "{first_ms:?}");
         }
     }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use crate::announcement::{Announcement, AnnouncementState, AnnouncementUpdate};
 pub use crate::content::{PageState, StatusContent, StatusGroup, StatusHost, StatusMetric};
 
 /// Content of a status page to create or replace.

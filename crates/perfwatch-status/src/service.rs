@@ -155,10 +155,11 @@ impl StatusService {
         snapshot: &AuthSnapshot,
         request: StatusPageRequest,
     ) -> Result<StatusPage, ApiError> {
-        content::validate_expiry(request.expires_ms, self.deps.clock.wall_ms())?;
+        let now_ms = self.deps.clock.wall_ms();
+        content::validate_expiry(request.expires_ms, now_ms)?;
         let is_visible =
             |host: HostId| self.deps.hosts.contains(host) && actor.identity.can_view(snapshot, host);
-        let content = request.content.validate(is_visible)?;
+        let content = request.content.validate(now_ms, is_visible)?;
         let (owner, owner_epoch) = owner(actor, snapshot)?;
         Ok(StatusPage {
             id: Uuid::nil(),

@@ -2549,6 +2549,30 @@ export interface components {
              */
             value: number | null;
         };
+        /** @description Announcement for the visitors of a page. */
+        Announcement: {
+            /** @description State of what it is about. */
+            state: components["schemas"]["AnnouncementState"];
+            /** @description Heading; 1 to 100 bytes. */
+            title: string;
+            /** @description Texts, newest first; 1 to 10. */
+            updates: components["schemas"]["AnnouncementUpdate"][];
+        };
+        /**
+         * @description State of what an announcement is about.
+         * @enum {string}
+         */
+        AnnouncementState: "investigating" | "identified" | "monitoring" | "resolved" | "maintenance" | "information";
+        /** @description Text of an announcement at a time. */
+        AnnouncementUpdate: {
+            /**
+             * Format: int64
+             * @description Time of the text, Unix milliseconds; 0 in a request for the time of the request.
+             */
+            at_ms?: number;
+            /** @description Text without markup; 1 to 500 bytes. */
+            text: string;
+        };
         /** @description Recorded change with its actor. */
         AuditEntryResponse: {
             /** @description Action as `object.verb`. */
@@ -4536,12 +4560,16 @@ export interface components {
              */
             availability: number | null;
             /**
-             * @description The last 90 days in UTC, oldest first: seconds up, down, in maintenance, unknown. `null` for days that are not
-             *     computed yet.
+             * @description The last 90 days in UTC, oldest first: seconds up, down, in maintenance, unknown; all 0 before the first data
+             *     of the host. `null` for days that are not computed yet.
              */
             days: (number[] | null)[];
             /** @description Name that was chosen for visitors. */
             name: string;
+            /** @description Chosen values of the last hour by name, 30 steps of two minutes, oldest first; `null` for steps without data. */
+            recent: {
+                [key: string]: (number | null)[];
+            };
             /**
              * Format: int64
              * @description Last data of a host that is down.
@@ -4567,6 +4595,8 @@ export interface components {
         PublicState: "up" | "degraded" | "down" | "partly_down" | "maintenance" | "unknown";
         /** @description Public status page. */
         PublicStatusResponse: {
+            /** @description Texts of operators. */
+            announcements: components["schemas"]["Announcement"][];
             description: string;
             /**
              * Format: int64
@@ -5406,6 +5436,8 @@ export interface components {
         };
         /** @description Content of a page, as stored and as requests and responses contain it. */
         StatusContent: {
+            /** @description Texts of operators for visitors, at most 5, in the order in which the page shows them. */
+            announcements?: components["schemas"]["Announcement"][];
             /** @description Text below the title, without markup; at most 1,000 bytes. */
             description?: string;
             /** @description Groups of hosts, at most 20 with 50 hosts together. */

@@ -27,6 +27,19 @@ const ICONS = {
   unknown: 'M22 12a10 10 0 1 1-20 0 10 10 0 0 1 20 0M9.5 9.5a2.5 2.5 0 1 1 3.5 2.3c-.7.3-1 .8-1 1.7M12 17v.01',
 }
 
+/** Line of values; the style sheet sets its size. */
+export function spark(path: string, count: number): SVGSVGElement {
+  const svg = document.createElementNS(SVG, 'svg')
+  const line = document.createElementNS(SVG, 'path')
+  svg.setAttribute('viewBox', `0 -0.05 ${count - 1} 1.1`)
+  svg.setAttribute('preserveAspectRatio', 'none')
+  svg.setAttribute('aria-hidden', 'true')
+  svg.setAttribute('class', 'spark')
+  line.setAttribute('d', path)
+  svg.append(line)
+  return svg
+}
+
 export function icon(state: keyof typeof ICONS, size: number): SVGSVGElement {
   const svg = document.createElementNS(SVG, 'svg')
   const path = document.createElementNS(SVG, 'path')

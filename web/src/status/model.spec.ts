@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { byteRate, dateOf, dayState, duration, fill, percent, time } from './model'
+import { byteRate, dateOf, dayState, duration, fill, linePath, percent, time } from './model'
 
 describe('status page', () => {
   it('shows a day with its most important state', () => {
@@ -10,11 +10,18 @@ describe('status page', () => {
       [[400, 86_000, 0, 0], 'down'],
       [[0, 60, 60, 60], 'down'],
       [[80_000, 0, 6_400, 0], 'maintenance'],
+      [[0, 0, 0, 0], 'none'],
+      [[43_200, 0, 0, 0], 'up'],
       [[0, 0, 0, 86_400], 'unknown'],
       [[40_000, 0, 0, 46_400], 'unknown'],
       [[46_400, 0, 0, 40_000], 'up'],
     ] as const
     for (const [day, state] of cases) expect(dayState(day), JSON.stringify(day)).toBe(state)
+  })
+
+  it('draws lines with gaps', () => {
+    expect(linePath([50, null, 100, 25, 400], 100)).toBe('M0 0.500M2 0.000L3 0.750L4 0.000')
+    expect(linePath([null, null], 100)).toBe('')
   })
 
   it('formats times, lengths, percents and rates', () => {

@@ -6,17 +6,26 @@ export type StatusHost = components['schemas']['PublicHost']
 export type State = components['schemas']['PublicState']
 /** Seconds of a day: up, down, in maintenance, unknown; null while it is being computed. */
 export type Day = readonly number[] | null
-export type DayState = 'up' | 'part' | 'down' | 'maintenance' | 'unknown' | 'computing'
+export type DayState = 'up' | 'part' | 'down' | 'maintenance' | 'unknown' | 'none' | 'computing'
 
 const DAY_MS = 86_400_000
 
-/** State that a day is shown with. Downtime counts before maintenance, and both before unknown time. */
+/** State that a day is shown with: downtime counts before maintenance, and both before unknown time. Before the first data of
+ * a host, it has none of them. */
 export function dayState(day: Day): DayState {
   if (!day) return 'computing'
   const [up = 0, down = 0, maintenance = 0, unknown = 0] = day
   if (down > 0) return down >= up ? 'down' : 'part'
   if (maintenance > 0) return 'maintenance'
+  if (up + unknown === 0) return 'none'
   return up > unknown ? 'up' : 'unknown'
+}
+
+/** Lines through the values of a chart of height 1, top down; a gap ends a line. */
+export function linePath(values: readonly (number | null)[], max: number): string {
+  const point = (value: number | null, index: number) =>
+    value === null ? '' : `${typeof values[index - 1] === 'number' ? 'L' : 'M'}${index} ${(1 - Math.min(value / max, 1)).toFixed(3)}`
+  return values.map(point).join('')
 }
 
 /** Date of a day in UTC; the last day is that of `nowMs`. */

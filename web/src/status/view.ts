@@ -1,7 +1,7 @@
 // Sections of the public status page.
 import { publicStatus as texts } from '../locales/en/lazy/publicStatus'
-import { h, icon } from './dom'
-import { byteRate, date, dateOf, type Day, dayState, duration, fill, percent, type Status, type StatusHost, time } from './model'
+import { h, icon, spark } from './dom'
+import { byteRate, date, dateOf, type Day, dayState, duration, fill, linePath, percent, type Status, type StatusHost, time } from './model'
 
 /** Days of a page; narrow screens show the newer half (status.css). */
 const DAYS = 90
@@ -24,6 +24,7 @@ function hero(status: Status): HTMLElement {
 /** Times of a day as text: `22 h up, 2 h down`. */
 function dayText(day: Day): string {
   if (!day) return texts.computing
+  if (dayState(day) === 'none') return texts.legend.none
   const names = [texts.oneDay.up, texts.oneDay.down, texts.oneDay.maintenance, texts.oneDay.unknown]
   return day.flatMap((seconds, index) => (seconds > 0 ? [`${duration(seconds)} ${names[index]}`] : [])).join(', ')
 }
@@ -48,13 +49,16 @@ function bars(host: StatusHost, nowMs: number): HTMLElement {
 function details(host: StatusHost, key: string, nowMs: number): HTMLElement {
   const days = host.days as Day[]
   const rows = days.flatMap((day, index) => {
-    if (dayState(day) === 'up') return []
+    if (['up', 'none'].includes(dayState(day))) return []
     return [h('li', {}, h('span', { class: 'num' }, date(dateOf(index, days.length, nowMs))), ` ${dayText(day)}`)]
   })
+  const first = days.findIndex((day) => dayState(day) !== 'none')
+  const since = first !== 0 && fill(first > 0 ? texts.firstData : texts.noData, { date: date(dateOf(first, days.length, nowMs)) })
   return h(
     'details',
     { 'data-key': key },
     h('summary', {}, texts.details),
+    since && h('p', {}, since),
     rows.length ? h('ul', { tabindex: 0, 'aria-label': texts.details }, rows.reverse()) : h('p', { class: 'dim' }, texts.noDetails),
   )
 }
@@ -142,6 +146,27 @@ function incidents(status: Status): HTMLElement | null {
   )
 }
 
+/** Texts of operators. */
+function announcements(status: Status): HTMLElement | null {
+  if (status.announcements.length === 0) return null
+  const row = ({ title, state, updates }: Status['announcements'][number]) =>
+    h(
+      'li',
+      {},
+      h('b', {}, title),
+      h('span', { class: 'badge' }, texts.announcement[state]),
+      updates.map(({ at_ms: at, text }) =>
+        h('p', {}, h('span', { class: 'num dim' }, time(at ?? 0, status.now_ms)), h('span', { class: 'text' }, text)),
+      ),
+    )
+  return h(
+    'section',
+    { class: 'panel' },
+    h('header', {}, h('h2', {}, texts.announcements)),
+    h('ul', { class: 'incidents' }, status.announcements.map(row)),
+  )
+}
+
 const isPercent = (name: string) => name === 'cpu' || name === 'memory' || name === 'disk'
 
 function values(status: Status): HTMLElement | null {
@@ -151,7 +176,11 @@ function values(status: Status): HTMLElement | null {
     const number = host.values[name]
     const text = number === null ? texts.noValue : isPercent(name) ? `${number}%` : name === 'load' ? number.toFixed(2) : byteRate(number)
     const meter = isPercent(name) && typeof number === 'number' && h('meter', { min: 0, max: 100, value: number, 'aria-hidden': 'true' })
-    return [h('dt', {}, texts.values[name]), h('dd', {}, h('span', { class: 'num' }, text), meter)]
+    const recent = host.recent[name] ?? []
+    const path = linePath(recent, isPercent(name) ? 100 : Math.max(1, ...recent.map(Number)))
+    // A line has at least two points.
+    const line = path.includes('L') && h('dd', { class: 'line' }, spark(path, recent.length))
+    return [h('dt', {}, texts.values[name]), h('dd', {}, h('span', { class: 'num' }, text), meter), line]
   }
   const hosts = status.groups.flatMap((group) => group.hosts)
   const card = (host: StatusHost) =>
@@ -165,12 +194,19 @@ function values(status: Status): HTMLElement | null {
         names.flatMap((name) => value(host, name)),
       ),
     )
-  return h('section', { class: 'panel' }, h('header', {}, h('h2', {}, texts.now)), h('ul', { class: 'values' }, hosts.map(card)))
+  return h(
+    'section',
+    { class: 'panel' },
+    h('header', {}, h('h2', {}, texts.now), h('span', { class: 'dim' }, texts.lines)),
+    h('ul', { class: 'values' }, hosts.map(card)),
+  )
 }
 
 /** The whole page below its heading. */
 export function sections(status: Status): HTMLElement[] {
-  return [hero(status), incidents(status), ...groups(status), legend(), values(status)].filter((section) => section !== null)
+  return [hero(status), announcements(status), incidents(status), ...groups(status), legend(), values(status)].filter(
+    (section) => section !== null,
+  )
 }
 
 export function footer(status: Status): HTMLElement {

@@ -40,6 +40,16 @@ const content = () => ({
   ],
   metrics: ['cpu', 'memory', 'disk', 'load', 'network'],
   incidents: true,
+  announcements: [
+    {
+      title: 'Slow database responses',
+      state: 'identified',
+      updates: [
+        { text: 'A maintenance job is moved.\nNo data is lost.', at_ms: Date.now() - 600_000 },
+        { text: 'Queries are slower than usual <b>today</b>.', at_ms: Date.now() - DAY_MS },
+      ],
+    },
+  ],
 })
 const createPage = (title: string) =>
   site.request<Link>('POST', '/api/v1/status-pages', { title, content: content(), expires_ms: Date.now() + 30 * DAY_MS })
@@ -116,8 +126,21 @@ describe('settings', () => {
     await page.getByRole('button', { name: 'Edit Example services' }).click()
     const edit = page.getByRole('dialog', { name: 'Edit Example services' })
     expect(await edit.getByLabel(`Shown name of ${name}`).inputValue()).toBe('Website')
-    await edit.getByLabel('Title').fill('Renamed')
+    await edit.getByLabel('Title', { exact: true }).fill('Renamed')
+    await edit.getByRole('button', { name: 'Add announcement' }).click()
+    await edit.getByLabel('Title of announcement 1').fill('Planned work')
+    await edit.getByRole('combobox', { name: 'State' }).click()
+    await page.getByRole('option', { name: 'Maintenance' }).click()
+    await edit.getByLabel('New text').fill('Tonight from 22:00 UTC.')
+    await checkPage(page, 'status-settings-announcement')
     await edit.getByRole('button', { name: 'Save' }).click()
+    interface Pages {
+      pages: { content: { announcements: { title: string; state: string; updates: { at_ms: number; text: string }[] }[] } }[]
+    }
+    const saved = async () => (await site.request<Pages>('GET', '/api/v1/status-pages')).pages[0]!.content.announcements
+    await expect
+      .poll(saved)
+      .toMatchObject([{ title: 'Planned work', state: 'maintenance', updates: [{ text: 'Tonight from 22:00 UTC.' }] }])
     await page.getByRole('button', { name: 'Delete Renamed' }).click()
     await page.getByRole('dialog').getByRole('button', { name: 'Delete' }).click()
     await page.getByText('No status pages').waitFor()
@@ -158,10 +181,10 @@ describe('public page', () => {
     const web = page.locator('.host').filter({ hasText: 'Web' })
     expect(await web.getByRole('img').getAttribute('aria-label')).toMatch(/^Web: .* in the last 90 days; 0 days with downtime/)
     await web.locator('summary').click()
-    await web
-      .getByText(/unknown$/)
-      .first()
-      .waitFor()
+    await web.getByText(/^First data on \w+ \d+, \d{4}; days before do not count\.$/).waitFor()
+    expect(await web.locator('.days .none').count()).toBeGreaterThan(80)
+    await page.getByText('Slow database responses').waitFor()
+    await page.getByText('Queries are slower than usual <b>today</b>.').waitFor()
     // Values are on a line.
     const lines = (values: Element[]) => values.map((value) => value.getClientRects().length)
     expect(new Set(await page.locator('.values dd .num').evaluateAll(lines))).toEqual(new Set([1]))
@@ -170,6 +193,18 @@ describe('public page', () => {
     const own = /^\/(s\/pwp_\w+|assets\/status-[\w-]+\.(js|css)|appearance\.js|icon\.svg|api\/v1\/public\/status\/pwp_\w+)$/
     expect(requests.filter((path) => !own.test(path))).toEqual([])
     expect(await context.cookies()).toEqual([])
+    await closePage(context, errors)
+  })
+
+  it('draws the values of the last hour', { timeout: 240_000 }, async () => {
+    const { url, page: created } = await createPage('Lines')
+    const { context, page, errors } = await visit(url)
+    await loaded(page)
+    // Two steps of two minutes have values.
+    await page.locator('.values .spark').first().waitFor({ timeout: 200_000 })
+    expect(await page.locator('.values .spark path').first().getAttribute('d')).toMatch(/^M\d+ [\d.]+L/)
+    await checkPage(page, 'status-public-lines')
+    await site.request('DELETE', `/api/v1/status-pages/${created.id}`)
     await closePage(context, errors)
   })
 

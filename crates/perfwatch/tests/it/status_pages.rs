@@ -73,6 +73,12 @@ fn visitors_see_only_what_was_chosen() {
     let values = json!({ "cpu": 42.0, "memory": null, "disk": null, "load": null, "rx": null, "tx": null });
     assert_eq!(host["values"], values);
     assert_eq!(host["days"].as_array().unwrap().len(), 90);
+    // The lines contain the chosen values, in steps of two minutes.
+    eventually("the line has a point", || {
+        let recent = visit(&hub, &token).body["groups"][0]["hosts"][0]["recent"].clone();
+        let points = recent["cpu"].as_array().cloned().unwrap_or_default();
+        points.len() == 30 && points.contains(&json!(42.0)) && recent.as_object().unwrap().len() == 1
+    });
     for secret in ["web-1", "db-1", "team=shop", &*web, &*db, &*id, "admin"] {
         assert!(!page.text.contains(secret), "{secret}: {}", page.text);
     }
@@ -246,6 +252,61 @@ fn number_of_pages_is_limited_per_account() {
 }
 
 #[test]
+fn announcements_are_shown_with_their_times_and_audited() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    let web = send(&hub, "web-1", "team=shop");
+    let with_announcements = |list: &Value, base_ms: &Value| {
+        let mut body = request(&[(&web, "Frontend")]);
+        body["content"]["announcements"] = list.clone();
+        body["updated_ms"] = base_ms.clone();
+        body
+    };
+    let announcement = |updates: Value| json!([{ "title": "Slow <b>database</b>", "state": "investigating", "updates": updates }]);
+    let started = now_ms();
+    let list = announcement(json!([{ "text": "We look at it." }]));
+    let response = create(&hub, &hub.token, &with_announcements(&list, &Value::Null));
+    let (id, token) = created(&response);
+    let page = || visit(&hub, &token).body;
+    let first = page()["announcements"][0].clone();
+    let first_ms = first["updates"][0]["at_ms"].as_i64().unwrap();
+    assert!((started..=now_ms()).contains(&first_ms), "{first}");
+    assert_eq!((&first["title"], &first["state"]), (&json!("Slow <b>database</b>"), &json!("investigating")));
+    // An update comes first and keeps the time of the earlier text.
+    let list =
+        announcement(json!([{ "text": "Found it." }, { "at_ms": first_ms, "text": "We look at it." }]));
+    let path = format!("/api/v1/status-pages/{id}");
+    let replace = |list: &Value, token: &str| {
+        let base_ms = hub.get("/api/v1/status-pages").body["pages"][0]["updated_ms"].clone();
+        hub.request("PUT", &path, token, &with_announcements(list, &base_ms))
+    };
+    let response = replace(&list, &hub.token);
+    assert_eq!(response.status, 200, "{}", response.text);
+    let updates = page()["announcements"][0]["updates"].clone();
+    assert_eq!((&updates[0]["text"], &updates[1]["at_ms"]), (&json!("Found it."), &json!(first_ms)));
+    let audit = hub.get("/api/v1/audit").text;
+    assert!(audit.contains("status_page.update") && audit.contains("Found it."), "{audit}");
+    for (updates, message) in [
+        (json!([]), "announcements[0].updates: expected 1 to 10"),
+        (json!([{ "text": "x".repeat(501) }]), "announcements[0].updates[0].text: must have 1 to 500 bytes"),
+        (
+            json!([{ "at_ms": now_ms() + DAY_MS, "text": "x" }]),
+            "announcements[0].updates[0].at_ms: must not be in the future",
+        ),
+    ] {
+        let response = replace(&announcement(updates), &hub.token);
+        assert!(
+            response.code() == "invalid_status_page" && response.text.contains(message),
+            "{}",
+            response.text
+        );
+    }
+    add_user(&hub, ("vera", PASSWORD), "viewer", &[]);
+    let viewer = hub.sign_token("vera", PASSWORD);
+    assert_eq!(replace(&list, &viewer).status, 403);
+}
+
+#[test]
 fn availability_follows_reasons_of_gaps_and_survives_a_restart() {
     const STEP_MS: i64 = 300_000;
     let folder = tempfile::tempdir().unwrap();
@@ -279,7 +340,7 @@ fn availability_follows_reasons_of_gaps_and_survives_a_restart() {
     });
     let days = host(&hub)["days"].clone();
     assert_eq!(days[88], expected, "{days}");
-    assert_eq!(days[86], json!([0, 0, 0, 86_400]), "nothing is known of days before");
+    assert_eq!(days[86], json!([0, 0, 0, 0]), "no time of the days before the first data counts");
     drop(hub);
     let hub = TestHub::start(folder.path());
     eventually("days are loaded", || host(&hub)["days"][88] == expected);

@@ -11,6 +11,7 @@ const page: StatusPage = {
     groups: [{ name: 'Web', hosts: [{ host: 'h1', name: 'Frontend' }] }],
     metrics: ['cpu'],
     incidents: true,
+    announcements: [{ title: 'Slow', state: 'identified', updates: [{ at_ms: 5, text: 'We look at it.' }] }],
   },
   enabled: false,
   state: 'disabled',
@@ -32,11 +33,26 @@ describe('form of a status page', () => {
     input.groups.push(newGroup('Database', [{ host: 'h2', name: 'Orders' }]))
     expect(toRequest(input, null, 1_000)).toEqual({
       title: 'New',
-      content: { description: '', groups: [{ name: 'Database', hosts: [{ host: 'h2', name: 'Orders' }] }], metrics: [], incidents: true },
+      content: {
+        description: '',
+        groups: [{ name: 'Database', hosts: [{ host: 'h2', name: 'Orders' }] }],
+        metrics: [],
+        incidents: true,
+        announcements: [],
+      },
       expires_ms: 1_000 + 90 * DAY_MS,
       enabled: true,
       updated_ms: null,
     })
+  })
+
+  it('puts a new text before the earlier ones, without a time', () => {
+    const input = toInput(page, 'Services')
+    input.announcements[0]!.text = 'Found it.'
+    expect(toRequest(input, page, 0).content.announcements[0]!.updates).toEqual([
+      { at_ms: 0, text: 'Found it.' },
+      { at_ms: 5, text: 'We look at it.' },
+    ])
   })
 
   it('does not change the page that it was opened with', () => {
