@@ -97,6 +97,25 @@ impl Postgres {
         command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
     }
 
+    /// Runs SQL in a database and returns the values, separated by `|` and line breaks.
+    ///
+    /// # Panics
+    /// Panics if the SQL fails.
+    pub fn query(&self, database: &str, sql: &str) -> String {
+        let mut command = Command::new(self.programs.join("psql"));
+        command.args(["-qAt", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database, "-c", sql, "-h"]);
+        command.arg(self.folder.path()).env("PGPORT", self.port.to_string());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// URL of a database for a role of this name, which is created as a superuser.
+    pub fn url_as(&self, name: &str, role: &str) -> String {
+        self.query("postgres", &format!("CREATE ROLE {role} SUPERUSER LOGIN"));
+        self.url(name).replacen("postgres@", &format!("{role}@"), 1)
+    }
+
     /// Starts the server again after [`Postgres::kill`].
     pub fn resume(&mut self) {
         let log_path = self.folder.path().join("log");

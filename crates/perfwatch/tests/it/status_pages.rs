@@ -2,6 +2,7 @@
 
 use crate::access::add_user;
 use crate::support::{ADMIN, TestHub, TestResponse, eventually, now_ms};
+use perfwatch_testkit::Postgres;
 use serde_json::{Value, json};
 
 const PASSWORD: &str = "a-password-of-tests-1";
@@ -344,4 +345,50 @@ fn availability_follows_reasons_of_gaps_and_survives_a_restart() {
     drop(hub);
     let hub = TestHub::start(folder.path());
     eventually("days are loaded", || host(&hub)["days"][88] == expected);
+}
+
+/// Writes of availability days by the role of their hub.
+const LOG_DAYS: &str = "CREATE TABLE written_day (host BYTEA, day BIGINT, writer TEXT);
+    CREATE FUNCTION log_day() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN INSERT INTO written_day VALUES (NEW.host, NEW.day, session_user); RETURN NEW; END $$;
+    CREATE TRIGGER log_day AFTER INSERT OR UPDATE ON availability_day FOR EACH ROW EXECUTE FUNCTION log_day()";
+
+#[test]
+fn days_are_written_by_one_of_two_hubs() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let database = Postgres::start();
+    database.database("shared");
+    let start = |at: usize, role: &str| {
+        let url = database.url_as("shared", role);
+        TestHub::start_with(folders[at].path(), &["hub", "--listen", "127.0.0.1:0", "--store", &url])
+    };
+    let (a, b) = (start(0, "hub_a"), start(1, "hub_b"));
+    database.query("shared", LOG_DAYS);
+    let count = |sql: &str| -> usize { database.query("shared", sql).parse().unwrap() };
+    let writers = || database.query("shared", "SELECT DISTINCT writer FROM written_day ORDER BY writer");
+    let is_complete = |hub: &TestHub, token: &str| {
+        let page = visit(hub, token);
+        let days = page.body["groups"][0]["hosts"][0]["days"].as_array().cloned().unwrap_or_default();
+        days.len() == 90 && days.iter().all(|day| !day.is_null())
+    };
+    let web = send(&a, "web-1", "team=shop");
+    let (_, token) = created(&create(&a, &a.token, &request(&[(&web, "Frontend")])));
+    eventually("both hubs have all days", || is_complete(&a, &token) && is_complete(&b, &token));
+    let stored = count("SELECT count(*) FROM availability_day");
+    assert!(stored >= 89, "{stored}");
+    // One writer wrote each day once; the other hub has read them.
+    assert_eq!(count("SELECT count(*) FROM written_day"), stored);
+    let first = writers();
+    assert!(first == "hub_a" || first == "hub_b", "{first}");
+    // The other hub writes when the lease of a hub that ended is over.
+    let (ended, rest) = if first == "hub_a" { (a, b) } else { (b, a) };
+    ended.process.kill();
+    database.query("shared", "UPDATE lease SET until_ms = 0 WHERE name = 'availability_days'");
+    let db = send(&rest, "db-1", "team=shop");
+    let (_, token) = created(&create(&rest, &rest.token, &request(&[(&db, "Database")])));
+    eventually("the other hub computes the days", || is_complete(&rest, &token));
+    assert_eq!(writers(), "hub_a\nhub_b");
+    let twice =
+        "SELECT count(*) FROM (SELECT 1 FROM written_day GROUP BY host, day HAVING count(*) > 1) AS twice";
+    assert_eq!(count(twice), 0);
 }
