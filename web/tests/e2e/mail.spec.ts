@@ -101,7 +101,10 @@ describe('mail server', () => {
     await page.getByRole('button', { name: 'Save changes' }).click()
     await page.getByText('Saved. In effect on all hubs.').last().waitFor()
     await page.goto(`${site.url}/alerts/channels`)
-    await page.getByRole('button', { name: /channel/i }).first().click()
+    await page
+      .getByRole('button', { name: /channel/i })
+      .first()
+      .click()
     await page.getByLabel('Repeat every').waitFor()
     await expect.poll(() => page.getByLabel('Repeat every').inputValue()).toBe('4h')
     expect(await page.getByLabel('Send when resolved').isChecked()).toBe(false)

@@ -1,4 +1,4 @@
-//! Encryption of secrets at rest (channel settings, two-factor secrets): no plaintext on disk, key
+//! Encryption of secrets at rest (channel settings, mail server, two-factor secrets): no plaintext on disk, key
 //! rotation, errors without the key.
 
 use crate::access::add_user;
@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
 use totp_rs::{Builder, Secret};
+
+const MAIL: &str = "/api/v1/settings/mail";
 
 /// User with two-factor authentication.
 const USER: (&str, &str) = ("vera", "viewer-password-1");
@@ -57,6 +59,10 @@ fn secrets_are_encrypted_rotated_and_unreadable_without_key() {
     assert_eq!(created.status, 201, "{}", created.text);
     let id = created.body["id"].as_str().unwrap().to_owned();
     assert_eq!(test_delivery(&hub, &id), (true.into(), Value::Null));
+    let mail = json!({ "server": "mail.example.org", "user": "perfwatch", "password": "m4il-password",
+        "from": "perfwatch@example.org" });
+    let saved = hub.admin_request("PUT", MAIL, &json!({ "version": 0, "settings": mail }));
+    assert_eq!(saved.status, 200, "{}", saved.text);
     add_user(&hub, USER, "viewer", &[]);
     let cookie = hub.log_in_confirmed(USER.0, USER.1);
     let setup = hub.browser_request("POST", "/api/v1/auth/totp", &cookie, &Value::Null);
@@ -72,7 +78,7 @@ fn secrets_are_encrypted_rotated_and_unreadable_without_key() {
     let mut stored = read_all_files(&data.join("history"));
     stored.extend(std::fs::read(&backup).unwrap());
     let raw = Secret::try_from_base32(&secret).unwrap();
-    for secret in [b"a-t0ken-in-a-url".as_slice(), b"s3cret-signing-key", raw.as_bytes()] {
+    for secret in [b"a-t0ken-in-a-url".as_slice(), b"s3cret-signing-key", b"m4il-password", raw.as_bytes()] {
         assert!(!stored.windows(secret.len()).any(|bytes| bytes == secret));
     }
 
@@ -88,6 +94,8 @@ fn secrets_are_encrypted_rotated_and_unreadable_without_key() {
     std::fs::write(data.join("encryption.key"), keys.lines().next().unwrap()).unwrap();
     let hub = start(&address);
     assert_eq!(test_delivery(&hub, &id), (true.into(), Value::Null));
+    let mail = hub.get(MAIL).body;
+    assert_eq!((&mail["has_password"], &mail["decryption_error"]), (&json!(true), &Value::Null), "{mail}");
     assert_eq!(log_in_with_code(&hub, &totp_code(&secret, 1)), 200);
 
     // Without the key, the channel reports an error, and a recovery code still works.
@@ -96,6 +104,8 @@ fn secrets_are_encrypted_rotated_and_unreadable_without_key() {
     let hub = start(&address);
     let (delivered, error) = test_delivery(&hub, &id);
     assert!(delivered == json!(false) && error.as_str().unwrap().contains("hub.encryption_key"), "{error}");
+    let mail = hub.get(MAIL).body;
+    assert!(mail["decryption_error"].as_str().unwrap().contains("hub.encryption_key"), "{mail}");
     assert_eq!(log_in_with_code(&hub, &recovery_code), 200);
     assert!(hub.process.log().contains("failed to decrypt a two-factor secret"), "{}", hub.process.log());
     // New settings are encrypted with the current key.
