@@ -264,7 +264,7 @@ describe('agentless hosts', () => {
 
   it('imports an Ansible inventory', async () => {
     await page.getByRole('button', { name: 'Import' }).click()
-    await dialog().getByRole('radio', { name: 'YAML' }).click()
+    await dialog().getByText('YAML', { exact: true }).click()
     await dialog().getByText('A list of hosts, or an Ansible inventory').waitFor()
     const inventory =
       'all:\n  children:\n    lab:\n      vars: {ansible_user: perfwatch, ansible_password: x}\n      hosts:\n' +
@@ -277,7 +277,9 @@ describe('agentless hosts', () => {
     await dialog().getByLabel('Leave out 1 invalid line').check()
     await dialog().getByRole('button', { name: 'Add 2 hosts' }).click()
     await dialog().getByRole('button', { name: 'Show hosts' }).click()
-    await row('inventory-2').getByText('lab').waitFor()
+    await row('inventory-2').waitFor()
+    const { servers } = await site.request<{ servers: { name: string; port: number; tags: string[] }[] }>('GET', '/api/v1/servers')
+    expect(servers.find(({ name }) => name === 'inventory-1')).toMatchObject({ port: 1, tags: ['lab'] })
   })
 
   it('queue lists jobs by state and can be paused', async () => {
