@@ -167,6 +167,8 @@ function announcements(status: Status): HTMLElement | null {
   )
 }
 
+/** Steps of a line. */
+const STEPS = 30
 const isPercent = (name: string) => name === 'cpu' || name === 'memory' || name === 'disk'
 
 function values(status: Status): HTMLElement | null {
@@ -178,8 +180,8 @@ function values(status: Status): HTMLElement | null {
     const meter = isPercent(name) && typeof number === 'number' && h('meter', { min: 0, max: 100, value: number, 'aria-hidden': 'true' })
     const recent = host.recent[name] ?? []
     const path = linePath(recent, isPercent(name) ? 100 : Math.max(1, ...recent.map(Number)))
-    // A line has at least two points.
-    const line = path.includes('L') && h('dd', { class: 'line' }, spark(path, recent.length))
+    // Hosts without two points in a row have the same box, so that the cards are alike.
+    const line = h('dd', { class: 'line' }, spark(path, STEPS))
     return [h('dt', {}, texts.values[name]), h('dd', {}, h('span', { class: 'num' }, text), meter), line]
   }
   const hosts = status.groups.flatMap((group) => group.hosts)

@@ -201,8 +201,9 @@ describe('public page', () => {
     const { context, page, errors } = await visit(url)
     await loaded(page)
     // Two steps of two minutes have values.
-    await page.locator('.values .spark').first().waitFor({ timeout: 200_000 })
-    expect(await page.locator('.values .spark path').first().getAttribute('d')).toMatch(/^M\d+ [\d.]+L/)
+    const lines = page.locator('.values .spark path[d*=L]')
+    await expect.poll(() => lines.count(), { timeout: 200_000 }).toBeGreaterThan(0)
+    expect(await lines.first().getAttribute('d')).toMatch(/^M\d+ [\d.]+L\d+ [\d.]+/)
     await checkPage(page, 'status-public-lines')
     await site.request('DELETE', `/api/v1/status-pages/${created.id}`)
     await closePage(context, errors)
