@@ -303,8 +303,9 @@ pub enum AlertFilter {
     Incident(Uuid),
     /// Alerts of a host that fired or ended in a time range.
     Host(Uuid, i64, i64),
-    /// Alerts of all hosts that fire, or ended at or after a time; the newest of each host, up to a number in total.
-    Since(i64, i64),
+    /// Alerts of all hosts that fired before the second time, and ended at or after the first; the newest of each
+    /// host, up to a number in total.
+    Between(i64, i64, i64),
 }
 
 /// Statement that reads alerts, with the columns in the order of [`AlertRow::read`].
@@ -359,15 +360,15 @@ impl AlertRow {
                 ),
                 vec![host.into(), from_ms.into(), to_ms.into()],
             ),
-            AlertFilter::Since(from_ms, limit) => (
+            AlertFilter::Between(from_ms, to_ms, limit) => (
                 // A host with many alerts does not displace the alerts of others.
                 select_alerts!(
                     "id IN (SELECT id FROM (SELECT id, fired_ms, ROW_NUMBER() OVER \
                      (PARTITION BY host ORDER BY fired_ms DESC, id) AS number FROM alert \
-                     WHERE firing_key IS NOT NULL OR resolved_ms >= $1) AS numbered \
-                     ORDER BY number, fired_ms DESC, id LIMIT $2) ORDER BY fired_ms DESC, id"
+                     WHERE fired_ms < $2 AND (firing_key IS NOT NULL OR resolved_ms >= $1)) AS numbered \
+                     ORDER BY number, fired_ms DESC, id LIMIT $3) ORDER BY fired_ms DESC, id"
                 ),
-                vec![from_ms.into(), limit.into()],
+                vec![from_ms.into(), to_ms.into(), limit.into()],
             ),
         };
         store.query(sql, values).await?.into_iter().map(Self::read).collect()

@@ -185,9 +185,12 @@ async fn assert_filters(store: &dyn Store, first: &IncidentRow, second: &Inciden
     assert_eq!(AlertRow::list(store, host).await.unwrap().len(), 1);
     // The alert of the second incident fires; the alert of the first incident ended at T0 + 50.
     for (filter, expected) in [
-        (AlertFilter::Since(T0 + 50, 10), vec![second.id, first.id]),
-        (AlertFilter::Since(T0 + 51, 10), vec![second.id]),
-        (AlertFilter::Since(T0, 1), vec![second.id]),
+        (AlertFilter::Between(T0 + 50, i64::MAX, 10), vec![second.id, first.id]),
+        (AlertFilter::Between(T0 + 51, i64::MAX, 10), vec![second.id]),
+        (AlertFilter::Between(T0, i64::MAX, 1), vec![second.id]),
+        (AlertFilter::Between(T0 + 50, second.opened_ms, 10), vec![first.id]),
+        (AlertFilter::Between(T0 + 51, second.opened_ms + 1, 10), vec![second.id]),
+        (AlertFilter::Between(T0, T0, 10), vec![]),
     ] {
         let rows = AlertRow::list(store, filter).await.unwrap();
         assert_eq!(rows.iter().map(|row| row.incident).collect::<Vec<_>>(), expected);
@@ -209,11 +212,11 @@ async fn recent_alerts_are_shared_by_hosts(store: &Arc<dyn Store>) {
         alerts.iter().for_each(|alert| tx.alerts().insert(alert, None));
     })
     .await;
-    let rows = AlertRow::list(store, AlertFilter::Since(T0, 1_000)).await.unwrap();
+    let rows = AlertRow::list(store, AlertFilter::Between(T0, i64::MAX, 1_000)).await.unwrap();
     let hosts = rows.iter().map(|row| row.host).collect::<std::collections::BTreeSet<_>>().len();
     // The newest alert of each host, and the newest of the others.
     let limit = i64::try_from(hosts).unwrap() + 1;
-    let rows = AlertRow::list(store, AlertFilter::Since(T0, limit)).await.unwrap();
+    let rows = AlertRow::list(store, AlertFilter::Between(T0, i64::MAX, limit)).await.unwrap();
     let listed: Vec<usize> = (0..6).filter(|index| rows.contains(&alerts[*index])).collect();
     assert_eq!(listed, [3, 4, 5]);
 }
