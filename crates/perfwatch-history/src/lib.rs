@@ -10,6 +10,7 @@ pub mod export;
 mod export_text;
 pub mod grid;
 mod head;
+pub mod instant;
 mod metrics;
 mod mirrored;
 pub mod read;

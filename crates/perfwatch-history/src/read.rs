@@ -245,7 +245,7 @@ impl History {
     }
 }
 
-fn bucket_row(buckets: &Buckets, start_ms: i64, tier: Tier) -> Option<NearestSnapshot> {
+pub(crate) fn bucket_row(buckets: &Buckets, start_ms: i64, tier: Tier) -> Option<NearestSnapshot> {
     let row = buckets.start_ms.iter().position(|start| *start == start_ms)?;
     Some(NearestSnapshot { snapshot: bucket_snapshot(buckets, row, tier), width_ms: tier.width_ms() })
 }

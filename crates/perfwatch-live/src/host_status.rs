@@ -23,6 +23,8 @@ pub enum HostStatus {
     NoData,
     /// Collection of the agentless host is disabled.
     Disabled,
+    /// The status at a past time is not known: its history was not read, or was deleted.
+    Unknown,
 }
 
 /// Method by which snapshots of a host are collected.
@@ -34,6 +36,14 @@ pub enum CollectionMethod {
     Agent,
     /// The hub collects over SSH.
     Ssh,
+}
+
+/// Time without a snapshot after which a host with an interval has no data, in milliseconds.
+pub fn interval_grace_ms(interval_ms: u32) -> i64 {
+    match interval_ms {
+        0 => UNKNOWN_INTERVAL_GRACE_MS,
+        interval_ms => (MAX_MISSED_INTERVALS * i64::from(interval_ms)).max(MIN_GRACE_MS),
+    }
 }
 
 impl Host {
@@ -52,10 +62,7 @@ impl Host {
 
     /// Time without a snapshot after which the host has no data, in milliseconds.
     pub fn grace_ms(&self) -> i64 {
-        match self.arrival_interval_ms() {
-            0 => UNKNOWN_INTERVAL_GRACE_MS,
-            interval_ms => (MAX_MISSED_INTERVALS * i64::from(interval_ms)).max(MIN_GRACE_MS),
-        }
+        interval_grace_ms(self.arrival_interval_ms())
     }
 
     /// Time of the newest known snapshot, clock of the host, Unix milliseconds.

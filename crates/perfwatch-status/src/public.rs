@@ -305,7 +305,7 @@ fn host_state(
         HostStatus::NoData if is_silenced => PublicState::Maintenance,
         HostStatus::NoData if is_starting => PublicState::Unknown,
         HostStatus::NoData => PublicState::Down,
-        HostStatus::New | HostStatus::Disabled => PublicState::Unknown,
+        HostStatus::New | HostStatus::Disabled | HostStatus::Unknown => PublicState::Unknown,
     }
 }
 
