@@ -4,6 +4,7 @@ use super::History;
 use super::series_points::{Grids, add_to_grids};
 use super::task::{CancelOnDrop, run_held};
 use perfwatch_model::HostId;
+use perfwatch_model::limits::MAX_READ_CELLS;
 use perfwatch_store::{HeldPermits, ReadBounds, ReadSize, StoreError};
 use perfwatch_tsdb::rollup::bucket_start;
 use perfwatch_tsdb::{Projection, SeriesSelector, Tier};
@@ -11,6 +12,55 @@ use std::sync::Arc;
 
 /// Values per row beside those of the series, as bounds of reads count them.
 const ROW_LEN: usize = 6;
+
+/// Values of a bucket of a series.
+const BUCKET_LEN: usize = 6;
+/// Interval of hosts whose interval is unknown, in milliseconds.
+const DEFAULT_INTERVAL_MS: i64 = 2_000;
+/// Time before the current time that is not rolled up yet, in milliseconds.
+const RAW_TAIL_MS: i64 = 3_600_000;
+
+/// Size of a read of the same series of many hosts.
+#[derive(Debug, Clone, Copy)]
+pub struct GridSize {
+    /// Start and exclusive end, Unix milliseconds.
+    pub range: (i64, i64),
+    /// Current time.
+    pub now_ms: i64,
+    /// Number of hosts.
+    pub hosts: usize,
+    /// Number of series of each host.
+    pub series: usize,
+    /// Shortest interval of the hosts in milliseconds; 0 if unknown.
+    pub interval_ms: i64,
+}
+
+impl GridSize {
+    /// Estimate of the stored values of a host.
+    pub fn host_cells(&self, tier: Tier) -> usize {
+        let (from_ms, to_ms) = self.range;
+        let interval_ms = if self.interval_ms > 0 { self.interval_ms } else { DEFAULT_INTERVAL_MS };
+        let rows = |from_ms: i64, width_ms: i64| {
+            usize::try_from((to_ms.min(self.now_ms) - from_ms).max(0) / width_ms).unwrap_or(usize::MAX)
+        };
+        let raw = |from_ms: i64| rows(from_ms, interval_ms).saturating_mul(ROW_LEN + self.series);
+        match tier {
+            Tier::Raw => raw(from_ms),
+            tier => {
+                let buckets = rows(from_ms, tier.width_ms());
+                let buckets = buckets.saturating_mul(ROW_LEN + BUCKET_LEN * self.series);
+                buckets.saturating_add(raw(from_ms.max(self.now_ms - RAW_TAIL_MS)))
+            }
+        }
+    }
+
+    /// Finest tier, from a finest one, with as many values as a request may decode; otherwise the coarsest.
+    pub fn tier(&self, finest: Tier) -> Tier {
+        let fits = |tier: &Tier| self.host_cells(*tier).saturating_mul(self.hosts) <= MAX_READ_CELLS;
+        let mut tiers = Tier::ALL.into_iter().filter(|tier| *tier >= finest);
+        tiers.clone().find(fits).or(tiers.next_back()).unwrap_or(finest)
+    }
+}
 
 /// Request for series of a host on a time grid.
 #[derive(Debug)]

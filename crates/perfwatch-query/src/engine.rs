@@ -1,6 +1,6 @@
 //! Runs a request: reads the selected hosts one by one, so that the rows of a single host are in memory.
 
-use crate::aggregate::{FillGrid, MemberValues};
+use crate::aggregate::MemberValues;
 use crate::formula::Formula;
 use crate::groups::{Group, HostSeries, PointBudget, QueryGroups, apply_formula, rank};
 use crate::plan::{GridPlan, RequestSize};
@@ -16,6 +16,7 @@ use perfwatch_model::limits::{MAX_READ_CELLS, QUERY_TIMEOUT};
 use perfwatch_model::{Catalog, Clock, HostId, SeriesSelector, limit_table};
 use perfwatch_store::{Store, StoreError};
 use perfwatch_tsdb::Tier;
+use perfwatch_tsdb::fill::FillGrid;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 

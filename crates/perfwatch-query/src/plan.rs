@@ -1,7 +1,7 @@
 //! Time grid and limits of a request, from the number of hosts and queries.
 
-use perfwatch_history::grid::GridBounds;
-use perfwatch_model::limits::{MAX_QUERY_POINTS, MAX_QUERY_SERIES, MAX_READ_CELLS, MAX_RESULT_POINTS};
+use perfwatch_history::grid::{GridBounds, GridSize};
+use perfwatch_model::limits::{MAX_QUERY_POINTS, MAX_QUERY_SERIES, MAX_RESULT_POINTS};
 use perfwatch_tsdb::Tier;
 use perfwatch_tsdb::query;
 use perfwatch_tsdb::rollup::bucket_start;
@@ -11,14 +11,6 @@ const DEFAULT_GRID_LEN: usize = 300;
 /// Fewest and most points per series.
 const MIN_GRID_LEN: usize = 10;
 const MAX_GRID_LEN: usize = 2_000;
-/// Values of a raw row beside those of its series.
-const ROW_LEN: usize = 6;
-/// Values of a bucket of a series.
-const BUCKET_LEN: usize = 6;
-/// Interval of hosts whose interval is unknown, in milliseconds.
-const DEFAULT_INTERVAL_MS: i64 = 2_000;
-/// Time before the current time that is not rolled up yet, in milliseconds.
-const RAW_TAIL_MS: i64 = 3_600_000;
 /// Fewest and most stored values in memory at the same time.
 const MIN_PART_CELLS: usize = 256 << 10;
 const MAX_PART_CELLS: usize = 2 << 20;
@@ -78,9 +70,9 @@ impl GridPlan {
         let requested = size.points.unwrap_or(DEFAULT_GRID_LEN).clamp(MIN_GRID_LEN, MAX_GRID_LEN);
         let finest_ms = query::step_ms(to_ms - from_ms, requested);
         let finest = query::tier_for(finest_ms);
-        let fits = |tier: &Tier| host_cells(size, *tier).saturating_mul(size.hosts) <= MAX_READ_CELLS;
-        let mut tiers = Tier::ALL.into_iter().filter(|tier| *tier >= finest);
-        let tier = tiers.clone().find(fits).or(tiers.next_back()).unwrap_or(finest);
+        let RequestSize { range, now_ms, hosts, queries, interval_ms, .. } = *size;
+        let grid = GridSize { range, now_ms, hosts, series: queries, interval_ms };
+        let tier = grid.tier(finest);
         let step_ms = finest_ms.max(tier.width_ms());
         let len = |step_ms: i64| {
             let start_ms = bucket_start(from_ms, step_ms);
@@ -94,7 +86,7 @@ impl GridPlan {
             len: points,
             tier,
             left_out_points: len(finest_ms) - points,
-            part_cells: host_cells(size, tier).clamp(MIN_PART_CELLS, MAX_PART_CELLS),
+            part_cells: grid.host_cells(tier).clamp(MIN_PART_CELLS, MAX_PART_CELLS),
             max_points: max_points.clamp(MIN_REQUEST_POINTS, MAX_QUERY_POINTS),
             max_series: (MAX_RESULT_POINTS / points / size.visible.max(1)).clamp(1, MAX_QUERY_SERIES),
         }
@@ -114,24 +106,6 @@ impl GridPlan {
     /// Number of series of a query in the response.
     pub(crate) fn series_limit(&self, limit: Option<usize>) -> usize {
         limit.unwrap_or(DEFAULT_SERIES_LEN).min(self.max_series)
-    }
-}
-
-/// Estimate of the stored values of a host: a series per query.
-fn host_cells(size: &RequestSize, tier: Tier) -> usize {
-    let (from_ms, to_ms) = size.range;
-    let interval_ms = if size.interval_ms > 0 { size.interval_ms } else { DEFAULT_INTERVAL_MS };
-    let rows = |from_ms: i64, width_ms: i64| {
-        usize::try_from((to_ms.min(size.now_ms) - from_ms).max(0) / width_ms).unwrap_or(usize::MAX)
-    };
-    let raw = |from_ms: i64| rows(from_ms, interval_ms).saturating_mul(ROW_LEN + size.queries);
-    match tier {
-        Tier::Raw => raw(from_ms),
-        tier => {
-            let buckets = rows(from_ms, tier.width_ms());
-            let buckets = buckets.saturating_mul(ROW_LEN + BUCKET_LEN * size.queries);
-            buckets.saturating_add(raw(from_ms.max(size.now_ms - RAW_TAIL_MS)))
-        }
     }
 }
 

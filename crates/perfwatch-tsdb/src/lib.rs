@@ -8,6 +8,7 @@
 pub mod block;
 mod bytes;
 mod column;
+pub mod fill;
 pub mod plan;
 pub mod projection;
 pub mod query;
