@@ -49,6 +49,7 @@ pub use rule_import::RuleImportCounts;
 pub use sparks::{Spark, SparkKey};
 pub use state::{AlertingSnapshot, StateChange};
 pub use statistics::{DailyFirings, IncidentDay, IncidentStatistics, MAX_STATISTICS_RANGE_MS};
+pub use timers::INCIDENT_RETENTION_MS;
 pub use visibility::{VisibleIncidents, can_view, visible_incidents, visible_rule, visible_silence};
 
 use backtester::{BacktestResult, Backtester};

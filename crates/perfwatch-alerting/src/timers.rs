@@ -33,7 +33,7 @@ const HUB_METRICS_INTERVAL: u64 = 5;
 /// Interval between deletions of old incidents, in ticks.
 const PURGE_INTERVAL: u64 = 3_600;
 /// Retention of resolved incidents.
-const INCIDENT_RETENTION_MS: i64 = 400 * 86_400_000;
+pub const INCIDENT_RETENTION_MS: i64 = 400 * 86_400_000;
 /// Period in which failed notifications are counted for the `hub` rules.
 const FAILED_NOTIFICATION_PERIOD_MS: i64 = 86_400_000;
 /// Interval between exchanges of last-seen times with other hubs, in ticks.

@@ -2,12 +2,24 @@
 
 use crate::day::{BUCKET_MS, DAY_METRICS, HostDay, MAX_BUCKETS, bucket_of};
 use crate::fleet::FleetHost;
-use crate::response::{HealthCourse, OverviewHistoryResponse};
+use crate::response::OverviewHistoryResponse;
 use crate::view::{VisibleHosts, band, mean};
 use perfwatch_alerting::Alert;
 use perfwatch_model::HostId;
 use perfwatch_rules::rule::Severity;
 use std::collections::HashMap;
+
+/// Number of states of a host: healthy, warning, critical, unknown.
+pub(crate) const MAX_LEVELS: usize = 4;
+
+/// Level of an alert in the health of a host; `None` if it does not count.
+pub(crate) fn level_of(severity: Severity) -> Option<u8> {
+    match severity {
+        Severity::Critical => Some(2),
+        Severity::Warning => Some(1),
+        Severity::Info => None,
+    }
+}
 
 /// Worst severity of each bucket of a host, from its alerts; 0 without an alert.
 type Severities = [u8; MAX_BUCKETS];
@@ -16,11 +28,7 @@ type Severities = [u8; MAX_BUCKETS];
 fn severities(alerts: &[Alert], first: i64) -> HashMap<HostId, Severities> {
     let mut by_host: HashMap<HostId, Severities> = HashMap::new();
     for alert in alerts {
-        let level = match alert.severity {
-            Severity::Critical => 2,
-            Severity::Warning => 1,
-            Severity::Info => continue,
-        };
+        let Some(level) = level_of(alert.severity) else { continue };
         let from = (bucket_of(alert.fired_ms) - first).max(0);
         let to = alert.resolved_ms.map_or(i64::MAX, |at_ms| bucket_of(at_ms) - first);
         let slots = by_host.entry(alert.host).or_insert([0; MAX_BUCKETS]);
@@ -58,14 +66,7 @@ pub(crate) fn build(
     let mut response = OverviewHistoryResponse {
         step_ms: BUCKET_MS,
         t: (first..=last).map(|bucket| bucket * BUCKET_MS).collect(),
-        hosts: Vec::new(),
-        cpu: Vec::new(),
-        cpu_p5: Vec::new(),
-        cpu_p95: Vec::new(),
-        memory: Vec::new(),
-        rx: Vec::new(),
-        tx: Vec::new(),
-        health: HealthCourse::default(),
+        ..OverviewHistoryResponse::default()
     };
     for (offset, bucket) in (first..=last).enumerate() {
         let metric = |metric: usize| -> Vec<f64> {
@@ -84,7 +85,7 @@ pub(crate) fn build(
         response.memory.push(mean(&memory));
         response.rx.push(sum(&rx));
         response.tx.push(sum(&tx));
-        let mut counts = [0; 4];
+        let mut counts = [0; MAX_LEVELS];
         for host in &visible.0 {
             let record = &host.host.record;
             // A host has no state before it joined.

@@ -1,6 +1,6 @@
 //! Newest values of a host, extracted from its snapshot.
 
-use perfwatch_model::{ProcessRow, Shape, ShapeId, Snapshot, unscale};
+use perfwatch_model::{ProcessRow, SeriesSelector, Shape, ShapeId, Snapshot, unscale};
 use perfwatch_rules::builtin_rules::REAL_MOUNTS;
 use perfwatch_rules::condition::instance_matches;
 use std::collections::HashMap;
@@ -28,6 +28,14 @@ const METRICS: [&str; 13] = [
     "system.uptime",
 ];
 
+/// Metrics of filesystems: used percent, used bytes and size.
+const MOUNT_METRICS: [&str; 3] = ["filesystem.used_percent", "filesystem.used", "filesystem.size"];
+
+/// Selectors of the series that the values of a host consist of.
+pub(crate) fn selectors() -> Vec<SeriesSelector> {
+    METRICS.iter().chain(&MOUNT_METRICS).map(|metric| SeriesSelector::parse(metric)).collect()
+}
+
 /// Position and decimals of a column; `None` if the shape does not have it.
 type ColumnPlace = Option<(usize, u8)>;
 
@@ -48,12 +56,7 @@ impl ShapeIndex {
                 index.metrics[wanted] = Some((position, column.decimals));
                 continue;
             }
-            let part = match metric {
-                "filesystem.used_percent" => 0,
-                "filesystem.used" => 1,
-                "filesystem.size" => 2,
-                _ => continue,
-            };
+            let Some(part) = MOUNT_METRICS.iter().position(|name| *name == metric) else { continue };
             let mount: Arc<str> = (*column.instance).into();
             if !instance_matches(Some(REAL_MOUNTS), &mount) {
                 continue;
@@ -125,6 +128,15 @@ fn largest(processes: &[ProcessRow], value: impl Fn(&ProcessRow) -> u64) -> Vec<
     sorted.into_iter().take(MAX_HOST_PROCESSES).cloned().collect()
 }
 
+/// Largest processes of a snapshot by CPU, memory and disk.
+pub(crate) fn largest_processes(processes: &[ProcessRow]) -> [Vec<ProcessRow>; 3] {
+    [
+        largest(processes, |process| u64::from(process.cpu_tenths)),
+        largest(processes, |process| process.memory_bytes),
+        largest(processes, process_io),
+    ]
+}
+
 impl HostValues {
     /// Extracts the values of a snapshot.
     pub(crate) fn new(snapshot: &Snapshot, index: &ShapeIndex) -> Self {
@@ -144,7 +156,6 @@ impl HostValues {
         }
         mounts.sort_by(|a, b| b.percent.total_cmp(&a.percent));
         mounts.truncate(MAX_FORECAST_MOUNTS);
-        let processes = &snapshot.processes;
         Self {
             at_ms: snapshot.at_ms,
             cpu,
@@ -161,11 +172,7 @@ impl HostValues {
             mounts,
             storage_used,
             storage_size,
-            processes: [
-                largest(processes, |process| u64::from(process.cpu_tenths)),
-                largest(processes, |process| process.memory_bytes),
-                largest(processes, process_io),
-            ],
+            processes: largest_processes(&snapshot.processes),
         }
     }
 }

@@ -5,10 +5,12 @@
 mod activity;
 pub mod collector_cost;
 mod course;
+pub mod course_range;
 mod day;
 mod fleet;
 pub mod host_events;
 mod host_values;
+pub mod replay;
 pub mod response;
 mod sampler;
 pub mod summary;
@@ -318,7 +320,7 @@ impl OverviewTask {
             return Ok(alerts.value.clone());
         }
         let since_ms = self.deps.clock.wall_ms() - activity::MAX_AGE_MS;
-        let filter = AlertFilter::Since(since_ms, MAX_COURSE_ALERTS);
+        let filter = AlertFilter::Between(since_ms, i64::MAX, MAX_COURSE_ALERTS);
         let rows = AlertRow::list(self.deps.alerting.store(), filter).await?;
         let parse =
             |row: &AlertRow| Some(AlertWithIncident { alert: Alert::from_row(row)?, incident: row.incident });

@@ -22,6 +22,84 @@ pub struct OverviewResponse {
     pub(crate) top_processes: TopProcesses,
     /// Filesystems that become full within 30 days if the trend of the last 24 hours continues, soonest first.
     pub(crate) filling: Vec<FillingFilesystem>,
+    /// Present if the overview is about a past time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) replay: Option<OverviewReplay>,
+}
+
+/// Overview at a past time. `values` and `totals` are those of this time; names, tags and cores are the current.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OverviewReplay {
+    /// Time of the overview in Unix milliseconds.
+    pub(crate) at_ms: i64,
+    /// Resolution of the values of each host: `raw`, `1m` or `1h`; `null` without values.
+    pub(crate) tiers: Vec<Option<&'static str>>,
+    /// Incidents with an alert that fired at this time, worst first.
+    pub(crate) incidents: Vec<ReplayIncident>,
+    pub(crate) left_out: Vec<ReplayLeftOut>,
+    pub(crate) duration_ms: u64,
+}
+
+/// Incident as it was at a past time, from its visible alerts that fired then.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ReplayIncident {
+    pub(crate) id: uuid::Uuid,
+    /// Highest severity: `critical`, `warning` or `info`.
+    pub(crate) severity: &'static str,
+    /// Name of the rule of the first alert.
+    pub(crate) rule: String,
+    /// Name of the host of the first alert; empty for the hub.
+    pub(crate) host_name: String,
+    /// Number of hosts.
+    pub(crate) hosts: usize,
+    /// Number of firing alerts.
+    pub(crate) alerts: usize,
+    /// Time at which the first of these alerts fired.
+    pub(crate) fired_ms: i64,
+}
+
+/// Part of an overview at a past time that is missing.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ReplayLeftOut {
+    pub(crate) part: ReplayPart,
+    pub(crate) reason: ReplayReason,
+    /// Number of hosts without this part; of incidents, their number if it is known.
+    pub(crate) count: usize,
+}
+
+/// Part of an overview at a past time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ReplayPart {
+    /// Values of hosts; their status is `unknown`.
+    Values,
+    /// Processes of hosts.
+    Processes,
+    /// Incidents.
+    Incidents,
+    /// Forecasts of full filesystems.
+    Filling,
+}
+
+/// Reason for which a part of an overview at a past time is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ReplayReason {
+    /// Reading would have taken longer than 20 seconds.
+    Time,
+    /// More stored values than a request may decode.
+    Limit,
+    /// A block is corrupt.
+    Unreadable,
+    /// Retention deleted it, or replaced it by roll-ups, which have no processes.
+    Retention,
+    /// Forecasts are made from the newest day only.
+    Past,
 }
 
 /// Totals of all visible hosts with current data.
@@ -33,6 +111,8 @@ pub struct OverviewTotals {
     pub(crate) no_data: usize,
     pub(crate) new: usize,
     pub(crate) disabled: usize,
+    /// Hosts whose status at a past time is unknown.
+    pub(crate) unknown: usize,
     pub(crate) cores: u64,
     /// Mean CPU usage, weighted by cores, in percent.
     pub(crate) cpu: Option<f64>,
@@ -165,8 +245,8 @@ pub struct FillingFilesystem {
     pub(crate) full_at_ms: i64,
 }
 
-/// Last 24 hours of all visible hosts in steps of 15 minutes; `null` without data.
-#[derive(Debug, Serialize)]
+/// Range of all visible hosts, the last 24 hours in steps of 15 minutes by default; `null` without data.
+#[derive(Debug, Default, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct OverviewHistoryResponse {
     /// Width of a step in milliseconds.
@@ -188,6 +268,10 @@ pub struct OverviewHistoryResponse {
     /// Sum of the sent bytes per second.
     pub(crate) tx: Vec<Option<f64>>,
     pub(crate) health: HealthCourse,
+    /// Coarsest resolution that was read: `raw`, `1m` or `1h`; `null` for the last 24 hours by default.
+    pub(crate) tier: Option<&'static str>,
+    /// Hosts that were not read.
+    pub(crate) left_out: Vec<ReplayLeftOut>,
 }
 
 /// Hosts by their worst state in each step.

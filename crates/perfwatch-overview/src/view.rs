@@ -59,6 +59,7 @@ impl VisibleHosts<'_> {
                 HostStatus::NoData => totals.no_data += 1,
                 HostStatus::New => totals.new += 1,
                 HostStatus::Disabled => totals.disabled += 1,
+                HostStatus::Unknown => totals.unknown += 1,
             }
             let host_cores = host.host.record.facts.as_ref().map_or(0, |facts| facts.cores);
             totals.cores += u64::from(host_cores);
@@ -235,5 +236,6 @@ pub(crate) fn build(
         values: visible.values(),
         top_processes: visible.top_processes(),
         filling: visible.filling(days),
+        replay: None,
     }
 }

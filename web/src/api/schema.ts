@@ -1113,7 +1113,8 @@ export interface paths {
         };
         /**
          * Get totals and newest values of all hosts
-         * @description Computed at most once a second and shared by all callers that may see the same hosts.
+         * @description Computed at most once a second and shared by all callers that may see the same hosts. With `at`, the values of a past
+         *     time are read from the history: of the finest resolution that is kept, with `replay`.
          *
          *     Requires the role viewer or higher.
          */
@@ -1154,8 +1155,11 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Get the last 24 hours of all hosts
-         * @description Requires the role viewer or higher.
+         * Get a time range of all hosts
+         * @description Without parameters the last 24 hours, computed at most every 15 seconds and shared by callers. A range is read from the
+         *     history.
+         *
+         *     Requires the role viewer or higher.
          */
         get: operations["get_overview_history"];
         put?: never;
@@ -3715,7 +3719,7 @@ export interface components {
          * @description Status of a host, derived from its last snapshot.
          * @enum {string}
          */
-        HostStatus: "new" | "online" | "no_data" | "disabled";
+        HostStatus: "new" | "online" | "no_data" | "disabled" | "unknown";
         /** @description Recorded history of a host. */
         HostStorageResponse: {
             hour: components["schemas"]["TierStorageResponse"];
@@ -4179,7 +4183,7 @@ export interface components {
             info: number;
             warning: number;
         };
-        /** @description Last 24 hours of all visible hosts in steps of 15 minutes; `null` without data. */
+        /** @description Range of all visible hosts, the last 24 hours in steps of 15 minutes by default; `null` without data. */
         OverviewHistoryResponse: {
             /** @description Mean CPU usage of the hosts in percent. */
             cpu: (number | null)[];
@@ -4190,6 +4194,8 @@ export interface components {
             health: components["schemas"]["HealthCourse"];
             /** @description Hosts with data. */
             hosts: number[];
+            /** @description Hosts that were not read. */
+            left_out: components["schemas"]["ReplayLeftOut"][];
             /** @description Mean memory usage of the hosts in percent. */
             memory: (number | null)[];
             /** @description Sum of the received bytes per second. */
@@ -4201,6 +4207,8 @@ export interface components {
             step_ms: number;
             /** @description Starts of the steps in Unix milliseconds. */
             t: number[];
+            /** @description Coarsest resolution that was read: `raw`, `1m` or `1h`; `null` for the last 24 hours by default. */
+            tier: string | null;
             /** @description Sum of the sent bytes per second. */
             tx: (number | null)[];
         };
@@ -4220,6 +4228,21 @@ export interface components {
             os: string | null;
             tags: string[];
         };
+        /** @description Overview at a past time. `values` and `totals` are those of this time; names, tags and cores are the current. */
+        OverviewReplay: {
+            /**
+             * Format: int64
+             * @description Time of the overview in Unix milliseconds.
+             */
+            at_ms: number;
+            /** Format: int64 */
+            duration_ms: number;
+            /** @description Incidents with an alert that fired at this time, worst first. */
+            incidents: components["schemas"]["ReplayIncident"][];
+            left_out: components["schemas"]["ReplayLeftOut"][];
+            /** @description Resolution of the values of each host: `raw`, `1m` or `1h`; `null` without values. */
+            tiers: (string | null)[];
+        };
         /** @description Overview of all visible hosts: totals, newest values, largest processes. */
         OverviewResponse: {
             /** @description Filesystems that become full within 30 days if the trend of the last 24 hours continues, soonest first. */
@@ -4232,6 +4255,7 @@ export interface components {
              */
             now_ms: number;
             recent: components["schemas"]["RecentCourse"] | null;
+            replay: components["schemas"]["OverviewReplay"] | null;
             /** @description Revision of `hosts`, for the parameter `revision`. */
             revision: string;
             top_processes: components["schemas"]["TopProcesses"];
@@ -4288,6 +4312,8 @@ export interface components {
              * @description Sent bytes per second.
              */
             tx: number;
+            /** @description Hosts whose status at a past time is unknown. */
+            unknown: number;
         };
         /** @description Newest values as columns over the hosts; `null` without current data. */
         OverviewValues: {
@@ -4859,6 +4885,43 @@ export interface components {
              */
             expires_ms: number;
         };
+        /** @description Incident as it was at a past time, from its visible alerts that fired then. */
+        ReplayIncident: {
+            /** @description Number of firing alerts. */
+            alerts: number;
+            /**
+             * Format: int64
+             * @description Time at which the first of these alerts fired.
+             */
+            fired_ms: number;
+            /** @description Name of the host of the first alert; empty for the hub. */
+            host_name: string;
+            /** @description Number of hosts. */
+            hosts: number;
+            /** Format: uuid */
+            id: string;
+            /** @description Name of the rule of the first alert. */
+            rule: string;
+            /** @description Highest severity: `critical`, `warning` or `info`. */
+            severity: string;
+        };
+        /** @description Part of an overview at a past time that is missing. */
+        ReplayLeftOut: {
+            /** @description Number of hosts without this part; of incidents, their number if it is known. */
+            count: number;
+            part: components["schemas"]["ReplayPart"];
+            reason: components["schemas"]["ReplayReason"];
+        };
+        /**
+         * @description Part of an overview at a past time.
+         * @enum {string}
+         */
+        ReplayPart: "values" | "processes" | "incidents" | "filling";
+        /**
+         * @description Reason for which a part of an overview at a past time is missing.
+         * @enum {string}
+         */
+        ReplayReason: "time" | "limit" | "unreadable" | "retention" | "past";
         /**
          * @description Resource that processes are ranked by.
          * @enum {string}
@@ -8246,6 +8309,8 @@ export interface operations {
     get_overview: {
         parameters: {
             query?: {
+                /** @description Past time: Unix milliseconds, RFC 3339, or an offset such as `-2h`; default: the newest values. */
+                at?: string;
                 /** @description Revision of the hosts that the caller has; they are omitted if it is current. */
                 revision?: string;
             };
@@ -8302,7 +8367,14 @@ export interface operations {
     };
     get_overview_history: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Start of the range; default: 24 hours before `to`. */
+                from?: string;
+                /** @description End of the range; default: now. */
+                to?: string;
+                /** @description Number of steps: 10 to 400, default 120. */
+                points?: number;
+            };
             header?: never;
             path?: never;
             cookie?: never;

@@ -46,6 +46,7 @@ mod private_files;
 mod proxies;
 mod queries;
 mod reads;
+mod replay;
 mod rights;
 mod rolling_update;
 mod server_import;
