@@ -31,7 +31,7 @@ export const queryClient = new QueryClient({
 
 export interface QueryOptions {
   /** Milliseconds between two requests; hidden tabs pause. */
-  refetchInterval?: number
+  refetchInterval?: number | (() => number | false)
   /** Whether the request is sent at all; true by default. */
   enabled?: MaybeRefOrGetter<boolean>
   /** Keeps showing the previous answer while another parameter loads; true by default. */

@@ -27,6 +27,13 @@ it('invalid range falls back to 5 minutes', () => {
   }
 })
 
+it('pages have their own default range', () => {
+  const day = RANGE_PRESETS.find(({ key }) => key === '24h')!
+  expect(fromQuery({}, day).preset).toBe(day)
+  expect(toQuery(fromQuery({}, day), {}, day)).toEqual({})
+  expect(toQuery(fromQuery({ range: '5m' }, day), {}, day)).toEqual({ range: '5m' })
+})
+
 it('parameters of the page are kept', () => {
   expect(toQuery(fromQuery({}), { kinds: 'alerts', at: '5' })).toEqual({ kinds: 'alerts' })
 })

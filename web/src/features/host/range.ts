@@ -74,9 +74,9 @@ export function around(at: number, width: number): { from: number; to: number } 
   return { from: to - width, to }
 }
 
-/** Range of a URL query. Invalid parameters are ignored. */
-export function fromQuery(query: LocationQuery): Range {
-  const preset = RANGE_PRESETS.find(({ key }) => key === query.range) ?? DEFAULT_PRESET
+/** Range of a URL query, of a fallback preset without one. Invalid parameters are ignored. */
+export function fromQuery(query: LocationQuery, fallback = DEFAULT_PRESET): Range {
+  const preset = RANGE_PRESETS.find(({ key }) => key === query.range) ?? fallback
   const [from, to] = [parseSeconds(query.from), parseSeconds(query.to)]
   const at = parseSeconds(query.at)
   const stated = from !== null && to !== null && from < to ? { from, to } : null
@@ -86,9 +86,9 @@ export function fromQuery(query: LocationQuery): Range {
 }
 
 /** URL query of a range, without parameters that have their default, and with `others` that are not of the range. */
-export function toQuery(range: Range, others: LocationQuery = {}): LocationQueryRaw {
+export function toQuery(range: Range, others: LocationQuery = {}, fallback = DEFAULT_PRESET): LocationQueryRaw {
   const query: LocationQueryRaw = Object.fromEntries(Object.entries(others).filter(([key]) => !PARAMETERS.has(key)))
-  if (range.preset.key !== DEFAULT_PRESET.key) query.range = range.preset.key
+  if (range.preset.key !== fallback.key) query.range = range.preset.key
   if (range.fixed) {
     query.from = String(Math.round(range.fixed.from * 1000))
     query.to = String(Math.round(range.fixed.to * 1000))

@@ -55,6 +55,18 @@ describe('Fleet', () => {
     expect(fleet.course('a').cpu).toHaveLength(COURSE_POINTS)
   })
 
+  it('has the time of a replay and no course of other times', () => {
+    const fleet = new Fleet()
+    fleet.update(answer(START_MS, [9], ['a'], [5, 6, 7]))
+    const replay = { at_ms: START_MS - 3_600_000 } as OverviewResponse['replay']
+    fleet.update({ ...answer(START_MS, [3], null), replay })
+    expect(fleet.nowMs).toBe(START_MS - 3_600_000)
+    expect(fleet.course('a').cpu.filter((value) => !Number.isNaN(value))).toEqual(new Float32Array([3]))
+    // The newest values come with their course again.
+    fleet.update(answer(START_MS + 2_000, [10], ['a'], [5, 6, 7]))
+    expect([...fleet.course('a').cpu.slice(-3)]).toEqual([5, 6, 10])
+  })
+
   it('forgets the course of a removed host', () => {
     const fleet = new Fleet()
     fleet.update(answer(START_MS, [1, 2], ['a', 'b']))

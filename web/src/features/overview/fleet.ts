@@ -50,9 +50,11 @@ export class Fleet {
     }
     this.values = answer.values
     this.revision = answer.revision
-    this.nowMs = answer.now_ms
-    if (answer.recent && this.step === 0) this.fill(answer.recent)
-    this.append(answer.now_ms)
+    this.nowMs = answer.replay?.at_ms ?? answer.now_ms
+    if (answer.replay) this.courses.clear()
+    if (answer.replay || answer.recent) this.step = 0
+    if (answer.recent) this.fill(answer.recent)
+    this.append(this.nowMs)
   }
 
   course(id: string): Course {

@@ -73,7 +73,7 @@ export function filterHosts(hosts: readonly OverviewHost[], values: OverviewValu
   return indices
 }
 
-const STATUS_RANK = { no_data: 2, online: 1, new: 0, disabled: 0 } as const
+const STATUS_RANK = { no_data: 2, online: 1, new: 0, disabled: 0, unknown: 0 } as const
 
 /** Rank of the worst state of a host: critical alerts, missing data, warnings, load. */
 function severityOf(values: OverviewValues, index: number): number {

@@ -1,5 +1,6 @@
-// Polls the overview while the page is visible. The hub computes it once a second for all viewers.
-import { onScopeDispose, shallowRef } from 'vue'
+// Polls the overview while the page is visible, or reads it at a past time once. The hub computes the newest once a second
+// for all viewers.
+import { onScopeDispose, type Ref, shallowRef, watch } from 'vue'
 import { api, unwrap } from '../../api/client'
 import { errorMessage } from '../../api/errors'
 import type { OverviewResponse } from '../../api/types'
@@ -10,12 +11,13 @@ export const REFRESH_INTERVAL_MS = 2_000
 /** Longest time between two requests while the hub does not answer. */
 const MAX_BACKOFF_MS = 30_000
 
-export function useFleet() {
+/** `at` is the past time that is shown, as a parameter of the API; undefined for the newest values. */
+export function useFleet(at?: Ref<string | undefined>) {
   const fleet = new Fleet()
   /** Increases with each answer. */
   const version = shallowRef(0)
   /** Newest answer without its columns. */
-  const answer = shallowRef<Pick<OverviewResponse, 'totals' | 'top_processes' | 'filling'> | null>(null)
+  const answer = shallowRef<Pick<OverviewResponse, 'totals' | 'top_processes' | 'filling' | 'replay'> | null>(null)
   const problem = shallowRef('')
   /** Time of the newest answer on the browser's clock. */
   const receivedMs = shallowRef(0)
@@ -26,10 +28,13 @@ export function useFleet() {
   async function refresh() {
     clearTimeout(timer)
     timer = undefined
+    const requested = at?.value
+    // A later request replaces this one.
+    const isOutdated = () => isDisposed || requested !== at?.value
     try {
-      const query = fleet.revision ? { revision: fleet.revision } : {}
+      const query = { at: requested, revision: fleet.revision || undefined }
       const next = await unwrap(api.GET('/api/v1/overview', { params: { query } }))
-      if (isDisposed) return
+      if (isOutdated()) return
       fleet.update(next)
       answer.value = next
       receivedMs.value = Date.now()
@@ -37,21 +42,31 @@ export function useFleet() {
       problem.value = ''
       failures = 0
     } catch (error) {
-      if (isDisposed) return
+      if (isOutdated()) return
       problem.value = errorMessage(error)
       failures++
+      // Values of another time would look like those of this time.
+      if (requested) answer.value = null
     }
     schedule()
   }
 
   function schedule() {
-    if (document.hidden || isDisposed) return
+    if (document.hidden || isDisposed || at?.value) return
     const backoff = REFRESH_INTERVAL_MS * 2 ** Math.min(failures, 4)
     timer = setTimeout(() => void refresh(), Math.min(backoff, MAX_BACKOFF_MS))
   }
 
   function onVisibility() {
-    if (!document.hidden && timer === undefined) void refresh()
+    if (!document.hidden && timer === undefined && !at?.value) void refresh()
+  }
+
+  if (at) {
+    watch(at, (time) => {
+      // The course of the last minutes comes with the list of hosts.
+      if (!time) fleet.revision = ''
+      void refresh()
+    })
   }
 
   document.addEventListener('visibilitychange', onVisibility)

@@ -20,6 +20,7 @@ export const hosts = {
     no_data: 'No data',
     new: 'New',
     disabled: 'Disabled',
+    unknown: 'Unknown',
   },
   connection: 'Connection',
   tagsOf: 'Tags of {name}',

@@ -9,6 +9,7 @@ import type { host } from './host'
 import type { hostList } from './hostList'
 import type { hubHealth } from './hubHealth'
 import type { hubSettings } from './hubSettings'
+import type { replay } from './replay'
 import type { servers } from './servers'
 import type { statusPages } from './statusPages'
 
@@ -23,6 +24,7 @@ export interface LazyTexts {
   hostList: typeof hostList
   hubHealth: typeof hubHealth
   hubSettings: typeof hubSettings
+  replay: typeof replay
   servers: typeof servers
   statusPages: typeof statusPages
 }

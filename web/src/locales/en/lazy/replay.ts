@@ -1,0 +1,32 @@
+// Texts of the overview at a past time.
+export const replay = {
+  title: 'Replay',
+  open: 'Replay…',
+  openHint: 'Replay a time (t)',
+  time: 'Time',
+  timeHint: 'Time (t)',
+  live: 'Live',
+  liveHint: 'Go live (l)',
+  loading: 'Loading…',
+  tiers: { raw: 'samples of that second', '1m': '1-minute averages', '1h': '1-hour averages' },
+  mixedTiers: '{finest} to {coarsest}',
+  noValues: 'no values',
+  leftOut: '{part}: {reason}',
+  parts: {
+    values: { one: 'Values of {count} host', other: 'Values of {count} hosts' },
+    processes: { one: 'Processes of {count} host', other: 'Processes of {count} hosts' },
+    incidents: { one: 'Incidents', other: 'Incidents' },
+    filling: { one: 'Forecasts of full filesystems', other: 'Forecasts of full filesystems' },
+  },
+  reasons: {
+    time: 'not read within 20 s',
+    limit: 'more than one request may read',
+    unreadable: 'stored data is corrupt',
+    retention: 'no longer kept',
+    past: 'made for the present only',
+  },
+  incidents: 'Incidents at this time',
+  noIncidents: 'No active incidents at this time',
+  hub: 'Hub',
+  hosts: { one: '{host}', other: '{host} and {more} more' },
+} as const
