@@ -26,7 +26,7 @@ const DEFAULT_COURSE_LEN: usize = 120;
 const MIN_COURSE_LEN: usize = 10;
 const MAX_COURSE_LEN: usize = 400;
 /// Stored values in memory at the same time.
-const PART_CELLS: usize = 512 << 10;
+const MAX_PART_CELLS: usize = 512 << 10;
 /// Maximum number of points of a host.
 const MAX_HOST_POINTS: usize = 4 * (MAX_COURSE_LEN + 2);
 /// Bytes of the values of a host at a step.
@@ -74,7 +74,7 @@ impl Overview {
     /// Memory in bytes that a course over a range needs at most.
     pub fn course_memory_bytes(&self, request: &CourseRequest) -> usize {
         // A part is in memory decoded and as points.
-        2 * PART_CELLS * size_of::<i64>() + self.0.deps.hosts.count() * request.points() * STEP_BYTES
+        2 * MAX_PART_CELLS * size_of::<i64>() + self.0.deps.hosts.count() * request.points() * STEP_BYTES
     }
 
     /// Course of a range as JSON for a caller.
@@ -199,7 +199,7 @@ impl<'a> CourseReads<'a> {
             range: self.request.range,
             step_ms: self.step_ms,
             tier: self.tier,
-            bounds: GridBounds { part_cells: PART_CELLS, cells: self.cells, points: MAX_HOST_POINTS },
+            bounds: GridBounds { part_cells: MAX_PART_CELLS, cells: self.cells, points: MAX_HOST_POINTS },
             held: Some(self.request.held.clone()),
         };
         let grid = match self.deps.history.read_grid(request).await {

@@ -39,7 +39,7 @@ fn read(hub: &TestHub, at: impl std::fmt::Display, token: &str) -> TestResponse 
     hub.request("GET", &format!("/api/v1/overview?at={at}"), token, &Value::Null)
 }
 
-fn at(hub: &TestHub, at_ms: i64) -> Value {
+fn overview_at(hub: &TestHub, at_ms: i64) -> Value {
     let response = read(hub, at_ms, &hub.token);
     assert_eq!(response.status, 200, "{}", response.text);
     response.body
@@ -88,7 +88,7 @@ fn assert_replay(folder: &Path, store: &[&str]) {
     let hub = start(&raw_only_an_hour);
     let mut overview = Value::Null;
     eventually("the raw rows are deleted", || {
-        overview = at(&hub, start_ms + 65_000);
+        overview = overview_at(&hub, start_ms + 65_000);
         overview["replay"]["tiers"] == json!(["1m", "1m", null])
     });
     // Rows 6 to 11 of the second minute.
@@ -109,7 +109,7 @@ fn assert_replay(folder: &Path, store: &[&str]) {
 
 fn assert_past_values(hub: &TestHub, start_ms: i64) {
     // Row 40 was the newest of both.
-    let overview = at(hub, start_ms + 40 * INTERVAL_MS + 9_000);
+    let overview = overview_at(hub, start_ms + 40 * INTERVAL_MS + 9_000);
     let (values, totals) = (&overview["values"], &overview["totals"]);
     assert_eq!(values["cpu"][0], 40.0, "{overview}");
     assert_eq!(values["cpu"][1], 70.0);
@@ -125,12 +125,12 @@ fn assert_past_values(hub: &TestHub, start_ms: i64) {
     assert_eq!(left_out(&overview, "filling")[0]["reason"], "past");
     assert!(left_out(&overview, "values").is_empty() && left_out(&overview, "processes").is_empty());
 
-    let later = at(hub, start_ms + 150 * INTERVAL_MS);
+    let later = overview_at(hub, start_ms + 150 * INTERVAL_MS);
     assert_eq!((&later["values"]["cpu"][0], &later["values"]["cpu"][1]), (&json!(50.0), &Value::Null));
     // The hub knows the hosts since now only: they were new.
     assert_eq!(later["values"]["status"][1], "new", "{later}");
     assert_eq!(later["totals"]["online"], 1);
-    let earlier = at(hub, start_ms - 60_000);
+    let earlier = overview_at(hub, start_ms - 60_000);
     assert_eq!((&earlier["values"]["status"][0], &earlier["totals"]["online"]), (&json!("new"), &json!(0)));
     // A host that joined later was not there.
     if let Some(status) = overview["values"]["status"].get(2) {
@@ -180,7 +180,7 @@ fn assert_course(hub: &TestHub, start_ms: i64) {
 
 /// The newest second is a past time too: it is in the recent window.
 fn assert_newest_values(hub: &TestHub) {
-    let overview = at(hub, now_ms() - 1);
+    let overview = overview_at(hub, now_ms() - 1);
     assert_eq!(overview["values"]["cpu"], json!([null, null, 10.0]), "{overview}");
     assert_eq!(overview["values"]["status"], json!(["no_data", "no_data", "online"]));
     assert_eq!(overview["top_processes"]["cpu"][0]["command"], "burn late 0");
@@ -196,7 +196,7 @@ fn assert_times(hub: &TestHub) {
 }
 
 #[test]
-fn replay_shows_the_incidents_of_its_time_and_visible_hosts_only() {
+fn replay_shows_incidents_of_its_time_and_visible_hosts() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     let rule = json!({
@@ -235,13 +235,13 @@ fn replay_shows_the_incidents_of_its_time_and_visible_hosts_only() {
     assert_eq!(hub.admin_request("POST", "/api/v1/users", &user).status, 201);
     let token = hub.create_token(VIEWER, "viewer");
 
-    let during = at(&hub, fired_ms);
+    let during = overview_at(&hub, fired_ms);
     assert_eq!(during["values"]["critical"], json!([1, 1]), "{during}");
     let incidents = during["replay"]["incidents"].as_array().unwrap();
     let firing: u64 = incidents.iter().map(|incident| incident["alerts"].as_u64().unwrap()).sum();
     assert_eq!((firing, &incidents[0]["severity"]), (2, &json!("critical")));
     assert_eq!(during["totals"]["incidents"]["critical"], incidents.len());
-    let after = at(&hub, resolved_ms + 1);
+    let after = overview_at(&hub, resolved_ms + 1);
     assert_eq!((&after["values"]["critical"], &after["replay"]["incidents"]), (&json!([0, 0]), &json!([])));
     assert_eq!(after["totals"]["incidents"]["critical"], 0);
 
