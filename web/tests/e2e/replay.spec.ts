@@ -76,14 +76,14 @@ afterAll(async () => {
 
 const open = (path: string, options: PageOptions = {}) => openPage(browser, site, path, options)
 const timeOf = (row: number) => startMs + row * INTERVAL_MS
-const at = (row: number, more = '') => `/?at=${timeOf(row)}&group=none&sort=name-asc${more}`
+const pathAt = (row: number, more = '') => `/?at=${timeOf(row)}&group=none&sort=name-asc${more}`
 const cpu = (page: Page) => page.locator('tr[data-host] td.cpu').allTextContents()
 const parameter = (page: Page, name: string) => new URL(page.url()).searchParams.get(name)
 const bar = (page: Page) => page.getByRole('region', { name: 'Replay' })
 
 describe('replay', () => {
   it.each(SCREENS)('shows the values of a second in %s at %i px', async (scheme, width) => {
-    const { context, page, errors } = await open(at(60), { scheme, width })
+    const { context, page, errors } = await open(pathAt(60), { scheme, width })
     await expect.poll(() => cpu(page)).toEqual(['60.0%', '80.0%', '0.0%'])
     await bar(page).getByText('samples of that second').waitFor()
     await bar(page).getByText('Forecasts of full filesystems: made for the present only').waitFor()
@@ -96,7 +96,7 @@ describe('replay', () => {
   })
 
   it('steps by seconds and minutes, plays, and goes live', async () => {
-    const { context, page, errors } = await open(at(60))
+    const { context, page, errors } = await open(pathAt(60))
     await expect.poll(() => cpu(page).then(([first]) => first)).toBe('60.0%')
     await bar(page).getByRole('button', { name: 'Forward 1 min' }).click()
     await expect.poll(() => cpu(page).then(([first]) => first)).toBe('66.0%')
@@ -173,7 +173,7 @@ describe('replay', () => {
   })
 
   it('shows incidents of the time, and the reason of an impossible time', async () => {
-    const { context, page, errors } = await open(at(97))
+    const { context, page, errors } = await open(pathAt(97))
     const incidents = page.getByRole('region', { name: 'Incidents at this time' })
     await incidents.getByRole('link', { name: 'CPU is high' }).first().waitFor()
     await checkPage(page, 'replay-incident')
@@ -187,10 +187,50 @@ describe('replay', () => {
   })
 
   it('limited viewer replays own hosts only', async () => {
-    const { context, page, errors } = await open(at(60), { account: VIEWER })
+    const { context, page, errors } = await open(pathAt(60), { account: VIEWER })
     await expect.poll(() => cpu(page)).toEqual(['60.0%'])
     expect(await page.locator('main').textContent()).not.toContain('web-')
     await checkPage(page, 'replay-limited')
+    await closePage(context, errors)
+  })
+})
+
+describe('comparison on a host page', () => {
+  const host = (path: string, more: string) => `/hosts/db-01${path}?at=${timeOf(60)}&compare=web-01${more}`
+
+  it.each(SCREENS)('shows processes of two hosts side by side in %s at %i px', async (scheme, width) => {
+    const { context, page, errors } = await open(host('/processes', ''), { scheme, width })
+    const table = page.getByRole('region', { name: 'Compared processes' })
+    await expect.poll(() => table.getByRole('row', { name: /job-60/ }).textContent()).toMatch(/60\.0%.*80\.0%.*−20\.0%/)
+    await checkPage(page, `compare-processes-${scheme}-${width}`)
+    await closePage(context, errors)
+  })
+
+  it('compares sums of a range, events and facts, and ends on request', async () => {
+    const { context, page, errors } = await open(host('/processes', '&sum=1'))
+    const table = page.getByRole('region', { name: 'Compared processes' })
+    await expect.poll(() => table.getByRole('row').count()).toBeGreaterThan(10)
+    await page.getByRole('navigation', { name: 'db-01' }).getByRole('link', { name: 'Events' }).click()
+    const events = page.getByRole('region', { name: 'Events' }).getByRole('listitem')
+    await events.filter({ hasText: 'web-01' }).first().waitFor()
+    await checkPage(page, 'compare-events')
+    await page.getByRole('navigation', { name: 'db-01' }).getByRole('link', { name: 'Details' }).click()
+    const system = page.getByRole('region', { name: 'System' })
+    await system.getByText('web-01').first().waitFor()
+    await checkPage(page, 'compare-details')
+    await system.getByRole('button', { name: 'Compare: web-01' }).click()
+    await page.getByRole('button', { name: 'End comparison' }).click()
+    await expect.poll(() => parameter(page, 'compare')).toBeNull()
+    await closePage(context, errors)
+  })
+
+  it('says that nothing is recorded of the earlier time', async () => {
+    const { context, page, errors } = await open(`/hosts/db-01/processes?at=${timeOf(60)}&compare=day`)
+    await page.getByText(/no data for this host/i).waitFor()
+    await page
+      .getByRole('region', { name: 'Compared processes' })
+      .getByRole('row', { name: /job-60/ })
+      .waitFor()
     await closePage(context, errors)
   })
 })

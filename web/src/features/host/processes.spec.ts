@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { ProcessRow } from '../../api/types'
-import { compareProcesses, groupProcesses, ioOf, processTree } from './processes'
+import { compareByName, compareProcesses, groupProcesses, ioOf, processTree } from './processes'
 
 const row = (pid: number, name: string, cpu_percent: number, more: Partial<ProcessRow> = {}): ProcessRow => ({
   pid,
@@ -75,5 +75,21 @@ describe('processes', () => {
   it('I/O is unknown without permission', () => {
     expect(ioOf(row(1, 'a', 1))).toBeUndefined()
     expect(ioOf(row(1, 'a', 1, { write_bytes: 3 }))).toBe(3)
+  })
+})
+
+describe('compareByName', () => {
+  it('sums names on both sides and subtracts the other side', () => {
+    const left = [row(1, 'db', 30), row(2, 'db', 20, { memory_bytes: 50 }), row(3, 'web', 5)]
+    const right = [row(9, 'db', 10, { memory_bytes: 200 }), row(8, 'batch', 40, { read_bytes: 7 })]
+    const lines = new Map(compareByName(left, right).map((line) => [line.name, line]))
+    expect(lines.get('db')).toMatchObject({
+      left: { count: 2, cpu: 50 },
+      right: { count: 1, cpu: 10 },
+      difference: { cpu: 40, memory: -50 },
+    })
+    expect(lines.get('web')).toMatchObject({ right: undefined, difference: { cpu: 5, memory: 100 } })
+    expect(lines.get('batch')).toMatchObject({ left: undefined, difference: { cpu: -40, count: -1, io: -7 } })
+    expect(lines.size).toBe(3)
   })
 })

@@ -93,6 +93,43 @@ export function compareProcesses(now: readonly ProcessRow[], before: readonly Pr
   return { started, gone, mover }
 }
 
+/** Usage of all processes of a name. */
+export interface NameUsage {
+  count: number
+  cpu: number
+  memory: number
+  io: number
+}
+
+/** Processes of a name in two lists; undefined if it is not among the largest of a list. */
+export interface ComparedName {
+  name: string
+  left?: NameUsage
+  right?: NameUsage
+  /** Usage of the left minus that of the right list. */
+  difference: NameUsage
+}
+
+const NO_USAGE: NameUsage = { count: 0, cpu: 0, memory: 0, io: 0 }
+
+function usageByName(rows: readonly ProcessRow[]): Map<string, NameUsage> {
+  const usages = groupProcesses(rows).map(({ row, members }): [string, NameUsage] => [
+    row.name,
+    { count: members.length, cpu: row.cpu_percent, memory: row.memory_bytes, io: ioOf(row) ?? 0 },
+  ])
+  return new Map(usages)
+}
+
+/** Names of two lists of other times or hosts: process ids would not match. */
+export function compareByName(left: readonly ProcessRow[], right: readonly ProcessRow[]): ComparedName[] {
+  const [lefts, rights] = [usageByName(left), usageByName(right)]
+  return [...new Set([...lefts.keys(), ...rights.keys()])].map((name) => {
+    const [a, b] = [lefts.get(name), rights.get(name)]
+    const minus = (key: keyof NameUsage) => (a ?? NO_USAGE)[key] - (b ?? NO_USAGE)[key]
+    return { name, left: a, right: b, difference: { count: minus('count'), cpu: minus('cpu'), memory: minus('memory'), io: minus('io') } }
+  })
+}
+
 /** Line of a process tree. */
 export interface TreeLine<T extends ProcessRow> {
   key: string

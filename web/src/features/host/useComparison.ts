@@ -1,42 +1,34 @@
-// Data that the charts are compared with: the same host a day or a week before, or another host at the same time.
+// Data that the charts are compared with.
 import './texts'
 import { computed, onScopeDispose, shallowRef, watch, type Ref } from 'vue'
 import { errorMessage } from '../../api/errors'
-import type { Host } from '../../api/types'
 import type { Ghost } from '../../charts/marks'
 import { t } from '../../i18n'
 import { day } from '../../lib/format'
 import { loadHistory } from '../../live/history'
 import { HISTORY_METRICS } from './panels'
-import { EARLIER } from './range'
+import type { Compared } from './useCompared'
 import type { TimeRange } from './useTimeRange'
 
 const POINTS = 400
 /** Milliseconds between two requests while the range moves. */
 const REFRESH_INTERVAL_MS = 15_000
 
-export function useComparison(id: string, timeRange: TimeRange, hosts: Ref<readonly Host[]>, isShown: Ref<boolean>) {
-  const { range, view, bounds } = timeRange
+export function useComparison(timeRange: TimeRange, compared: Ref<Compared | null>, isShown: Ref<boolean>) {
+  const { view, bounds } = timeRange
   const ghost = shallowRef<Ghost>()
   const problem = shallowRef('')
   let request = new AbortController()
   let timer: ReturnType<typeof setTimeout> | undefined
 
-  /** Host, shift in seconds and label of the compared data; null without comparison. */
-  const compared = computed(() => {
-    const { compare } = range.value
-    if (!compare || !isShown.value) return null
-    if (compare === 'day' || compare === 'week') return { host: id, shift: EARLIER[compare], label: '' }
-    const other = hosts.value.find((host) => host.id === compare || host.name === compare)
-    return { host: compare, shift: 0, label: other?.name ?? compare }
-  })
+  const shown = computed(() => (isShown.value ? compared.value : null))
 
   async function load() {
     clearTimeout(timer)
     request.abort()
     request = new AbortController()
     const { signal } = request
-    const target = compared.value
+    const target = shown.value
     if (!target) {
       ghost.value = undefined
       problem.value = ''
@@ -55,10 +47,10 @@ export function useComparison(id: string, timeRange: TimeRange, hosts: Ref<reado
     if (!view.value.fixed) timer = setTimeout(() => void load(), REFRESH_INTERVAL_MS)
   }
   const window = computed(() => JSON.stringify([view.value.fixed, view.value.window]))
-  watch([compared, window], () => void load(), { immediate: true })
+  watch([shown, window], () => void load(), { immediate: true })
   onScopeDispose(() => {
     clearTimeout(timer)
     request.abort()
   })
-  return { ghost, problem }
+  return { ghost, problem, compared }
 }

@@ -10,6 +10,7 @@ import { useHost } from '../../live/useHost'
 import { METRICS, SECTIONS } from './panels'
 import { AGENTLESS_PRESET } from './range'
 import { withReasons } from './ribbon'
+import { useCompared } from './useCompared'
 import { useComparison } from './useComparison'
 import { useHostInfo } from './useHostInfo'
 import { useInstant } from './useInstant'
@@ -36,11 +37,11 @@ export function useHostState(id: string) {
   const ribbon = useRibbon(id, timeRange)
   const intervalMs = computed(() => host.value?.interval_ms || DEFAULT_INTERVAL_MS)
   const playback = usePlayback(timeRange, liveHost, intervalMs, ribbon.events)
-  const instant = useInstant(id, liveHost, timeRange, isShown)
+  const compared = useCompared(id, timeRange, info.hosts)
+  const instant = useInstant(id, liveHost, timeRange, { compared, isShown })
   const comparison = useComparison(
-    id,
     timeRange,
-    info.hosts,
+    compared,
     computed(() => tab.value === ''),
   )
 

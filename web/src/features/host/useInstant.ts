@@ -1,4 +1,5 @@
-// Values and processes at the shown instant, and how they compare with those of five minutes before.
+// Values and processes at the shown instant, and how they compare with those of five minutes before, or of what the page is
+// compared with.
 import { computed, onScopeDispose, type Ref, shallowRef, watch } from 'vue'
 import type { ProcessRow } from '../../api/types'
 import type { LatestSnapshot } from '../../live/columns'
@@ -6,6 +7,7 @@ import { loadSnapshotAt, type SnapshotAt } from '../../live/history'
 import type { LiveHost } from '../../live/useHost'
 import { compareProcesses } from './processes'
 import { useSnapshotAt } from './useHistory'
+import type { Compared } from './useCompared'
 import type { TimeRange } from './useTimeRange'
 
 /** Distance in seconds to the values that those of the instant are compared with. */
@@ -14,29 +16,31 @@ const BEFORE_S = 300
 const BEFORE_STEP_S = 30
 const SETTLE_DELAY_MS = 150
 
-/** Snapshot some minutes before a time in Unix seconds; null while there is none. */
-function useBefore(id: string, time: Ref<number | null>) {
+/** Compared snapshot of a time in Unix seconds; null while there is none. */
+function useBefore(compared: Ref<Compared>, time: Ref<number | null>) {
   const before = shallowRef<SnapshotAt | null>(null)
   let request = new AbortController()
   let timer: ReturnType<typeof setTimeout> | undefined
 
-  async function load(at: number) {
+  async function load(host: string, at: number) {
     request.abort()
     request = new AbortController()
     const { signal } = request
     // Without a snapshot, nothing is compared; the table itself shows errors.
-    const loaded = await loadSnapshotAt(id, at, signal).catch(() => null)
+    const loaded = await loadSnapshotAt(host, at, signal).catch(() => null)
     if (!signal.aborted) before.value = loaded
   }
-  const target = computed(() => (time.value === null ? null : Math.floor((time.value - BEFORE_S) / BEFORE_STEP_S) * BEFORE_STEP_S))
+  const target = computed(() =>
+    time.value === null ? null : Math.floor((time.value - compared.value.shift) / BEFORE_STEP_S) * BEFORE_STEP_S,
+  )
   watch(
-    target,
-    (at) => {
+    [target, () => compared.value.host] as const,
+    ([at, host]) => {
       clearTimeout(timer)
       if (at === null) {
         request.abort()
         before.value = null
-      } else timer = setTimeout(() => void load(at), SETTLE_DELAY_MS)
+      } else timer = setTimeout(() => void load(host, at), SETTLE_DELAY_MS)
     },
     { immediate: true },
   )
@@ -47,7 +51,12 @@ function useBefore(id: string, time: Ref<number | null>) {
   return before
 }
 
-export function useInstant(id: string, host: LiveHost, timeRange: TimeRange, isShown: Ref<boolean>) {
+export function useInstant(
+  id: string,
+  host: LiveHost,
+  timeRange: TimeRange,
+  { compared, isShown }: { compared: Ref<Compared | null>; isShown: Ref<boolean> },
+) {
   const { hoveredTime, instant, isHistory, history } = timeRange
   const { columns: live, version: ticks } = host
   const snapshot = useSnapshotAt(id)
@@ -74,19 +83,24 @@ export function useInstant(id: string, host: LiveHost, timeRange: TimeRange, isS
     void ticks.value
     return (showsLive.value ? live.times.at(-1) : snapshot.snapshot.value?.at) ?? null
   })
+  const other = computed((): Compared => compared.value ?? { host: id, shift: BEFORE_S, label: '' })
   const before = useBefore(
-    id,
+    other,
     computed(() => (isShown.value ? valuesAt.value : null)),
   )
-  /** Values of before with their distance in seconds; null if there are none, or they are the same sample. */
+  /** Compared values with their distance in seconds; null if there are none, or they are the same sample. */
   const comparison = computed(() => {
     const [earlier, at] = [before.value, valuesAt.value]
-    if (!earlier || at === null || earlier.at >= at) return null
-    return { at: earlier.at, seconds: at - earlier.at, values: earlier.values, rows: earlier.rows }
+    const { label } = other.value
+    if (!earlier || at === null || (!label && earlier.at >= at)) return null
+    return { at: earlier.at, seconds: at - earlier.at, values: earlier.values, rows: earlier.rows, label }
   })
   const changes = computed(() => {
     const earlier = comparison.value
-    return earlier && !isRange.value && earlier.rows.length ? compareProcesses(rows.value, earlier.rows, earlier.at) : null
+    // Processes of another host neither start nor end here.
+    return earlier && !earlier.label && !isRange.value && earlier.rows.length
+      ? compareProcesses(rows.value, earlier.rows, earlier.at)
+      : null
   })
 
   return { snapshot, selectedTime, showsLive, isRange, rows, values, valuesAt, comparison, changes }

@@ -7,6 +7,7 @@ import type { TimeRange } from './useTimeRange'
 import { COLUMNS, ribbonOf, withReasons } from './ribbon'
 
 const REFRESH_INTERVAL_MS = 30_000
+const REFRESH_S = REFRESH_INTERVAL_MS / 1000
 /** Without pressure, the utilization of the busiest disk stands for I/O. */
 const METRICS = 'cpu.usage,memory.used_percent,pressure.io.some,disk.utilization'
 /** Edges of an older span are multiples of this, so that small moves of the range load nothing. */
@@ -23,6 +24,13 @@ export function useRibbon(id: string, { range, view }: TimeRange) {
     const to = Math.ceil(Math.min(middle + span.seconds / 2, now) / EDGE_S) * EDGE_S
     return { from: String((to - span.seconds) * 1000), to: String(to * 1000) }
   })
+  /** Bounds of the events in Unix seconds; a span that ends now moves in steps. */
+  const bounds = computed(() => {
+    const { from, to } = query.value
+    if (to !== undefined) return { from: Number(from) / 1000, to: Number(to) / 1000 }
+    const end = Math.ceil(hubNow() / 1000 / REFRESH_S) * REFRESH_S
+    return { from: end - range.value.span.seconds, to: end }
+  })
   const options = { refetchInterval: REFRESH_INTERVAL_MS }
   const path = { id }
   const seriesQuery = useApiQuery(
@@ -35,7 +43,7 @@ export function useRibbon(id: string, { range, view }: TimeRange) {
   const events = computed(() => eventsQuery.data.value?.events ?? [])
   const data = computed(() => seriesQuery.data.value && ribbonOf(seriesQuery.data.value, new HistoryColumns(seriesQuery.data.value)))
   const ribbon = computed(() => data.value && { ...data.value, gaps: withReasons(data.value.gaps, events.value) })
-  return { ribbon, events, eventsQuery, problem: seriesQuery.problem, retry: seriesQuery.refetch }
+  return { ribbon, bounds, events, eventsQuery, problem: seriesQuery.problem, retry: seriesQuery.refetch }
 }
 
 export type RibbonState = ReturnType<typeof useRibbon>

@@ -27,6 +27,7 @@ export const replay = {
   },
   incidents: 'Incidents at this time',
   noIncidents: 'No active incidents at this time',
+  keys: { title: 'Overview in time', open: 'Replay a time', second: 'One second back, forward', minute: 'One minute' },
   hub: 'Hub',
   hosts: { one: '{host}', other: '{host} and {more} more' },
 } as const
