@@ -190,7 +190,7 @@ async fn assert_filters(store: &dyn Store, first: &IncidentRow, second: &Inciden
         (AlertFilter::Between(T0, i64::MAX, 1), vec![second.id]),
         (AlertFilter::Between(T0 + 50, second.opened_ms, 10), vec![first.id]),
         (AlertFilter::Between(T0 + 51, second.opened_ms + 1, 10), vec![second.id]),
-        (AlertFilter::Between(T0, T0, 10), vec![]),
+        (AlertFilter::Between(T0 - 9_000, T0 - 9_000, 10), vec![]),
     ] {
         let rows = AlertRow::list(store, filter).await.unwrap();
         assert_eq!(rows.iter().map(|row| row.incident).collect::<Vec<_>>(), expected);
