@@ -4,6 +4,7 @@ use crate::support::{TestHub, TestResponse, eventually, now_ms};
 use perfwatch_testkit::Postgres;
 use serde_json::{Value, json};
 use std::path::Path;
+use std::time::Duration;
 
 const BOOT: &str = "21111111-2222-4333-8444-555555555555";
 const VIEWER: (&str, &str) = ("vera", "viewer-password-1");
@@ -64,11 +65,8 @@ fn replay_reads_past_values_on_postgres() {
 }
 
 fn assert_replay(folder: &Path, store: &[&str]) {
-    let start = |retention: &[(&str, &str)]| {
-        let args = [&["hub", "--listen", "127.0.0.1:0"], store].concat();
-        TestHub::start_with_env(folder, &args, retention)
-    };
-    let hub = start(&[]);
+    let start = || TestHub::start_with(folder, &[&["hub", "--listen", "127.0.0.1:0"], store].concat());
+    let hub = start();
     // Five hours ago: host `b` sends only the first half of the time.
     let start_ms = (now_ms() - 5 * 3_600_000) / 60_000 * 60_000;
     send_rows(&hub, "a", (0, ROWS), start_ms, 0);
@@ -76,32 +74,60 @@ fn assert_replay(folder: &Path, store: &[&str]) {
     assert_past_values(&hub, start_ms);
     // Blocks and head rows of another process.
     hub.process.kill();
-    let hub = start(&[]);
+    let hub = start();
     send_rows(&hub, "late", (0, 1), now_ms(), 10);
     assert_past_values(&hub, start_ms);
     assert_newest_values(&hub);
     assert_course(&hub, start_ms);
     assert_times(&hub);
-    hub.process.kill();
+}
 
-    let raw_only_an_hour = [("PERFWATCH_HUB_RETENTION_RAW", "1h")];
-    let hub = start(&raw_only_an_hour);
+#[test]
+fn replay_uses_roll_ups_on_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_roll_ups(folder.path(), &[]);
+}
+
+#[test]
+fn replay_uses_roll_ups_on_postgres() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), Postgres::start());
+    let url = server.database("replay");
+    assert_roll_ups(folder.path(), &["--store", &url]);
+}
+
+/// Resolution and limits of the time, after a change of the retention.
+fn assert_roll_ups(folder: &Path, store: &[&str]) {
+    let hub = TestHub::start_with(folder, &[&["hub", "--listen", "127.0.0.1:0"], store].concat());
+    let start_ms = (now_ms() - 5 * 3_600_000) / 60_000 * 60_000;
+    send_rows(&hub, "a", (0, ROWS), start_ms, 0);
+    // Enough rows for a block: rows of the head are not deleted.
+    send_rows(&hub, "b", (0, ROWS), start_ms, 30);
+    let mut version = 0;
+    // Each change is applied at once; one that meets rows that arrive is repeated.
+    let mut set_retention = |tiers: &[&str]| {
+        let value = json!(3_600 + version);
+        let values: serde_json::Map<String, Value> =
+            tiers.iter().map(|tier| (format!("{tier}_retention_s"), value.clone())).collect();
+        let body = json!({ "version": version, "values": values });
+        let set = hub.admin_request("PUT", "/api/v1/settings", &body);
+        assert_eq!(set.status, 200, "{}", set.text);
+        version += 1;
+        std::thread::sleep(Duration::from_secs(1));
+    };
     let mut overview = Value::Null;
     eventually("the raw rows are deleted", || {
+        set_retention(&["raw"]);
         overview = overview_at(&hub, start_ms + 65_000);
-        overview["replay"]["tiers"] == json!(["1m", "1m", null])
+        overview["replay"]["tiers"] == json!(["1m", "1m"])
     });
     // Rows 6 to 11 of the second minute.
-    assert_eq!(overview["values"]["cpu"], json!([8.5, 38.5, null]), "{overview}");
+    assert_eq!(overview["values"]["cpu"], json!([8.5, 38.5]), "{overview}");
     assert_eq!(overview["top_processes"]["cpu"], json!([]));
     let expected = json!({ "part": "processes", "reason": "retention", "count": 2 });
     assert_eq!(left_out(&overview, "processes"), [expected]);
-    hub.process.kill();
-
-    let an_hour = ["RAW", "MINUTES", "HOURS"].map(|tier| format!("PERFWATCH_HUB_RETENTION_{tier}"));
-    let hub = start(&an_hour.each_ref().map(|name| (name.as_str(), "1h")));
     let three_days_ago = now_ms() - 3 * 86_400_000;
     eventually("the history of that day is deleted", || {
+        set_retention(&["raw", "minute", "hour"]);
         read(&hub, three_days_ago, &hub.token).code() == "not_recorded"
     });
     assert_eq!(read(&hub, three_days_ago, &hub.token).status, 400);
