@@ -6,7 +6,7 @@ use super::task::{CancelOnDrop, run_held};
 use perfwatch_model::{HostId, ProcessRow};
 use perfwatch_store::{BlockContent, HeldPermits, ReadBounds, StoreError, shares};
 use perfwatch_tsdb::rollup::bucket_start;
-use perfwatch_tsdb::{Projection, SeriesSelector, Table, Tier};
+use perfwatch_tsdb::{EncodedRow, Projection, SeriesSelector, Table, Tier, decode_rows};
 use std::sync::Arc;
 
 /// Request for the newest row of a host at a time.
@@ -73,10 +73,11 @@ impl History {
     pub async fn row_at(&self, request: InstantRequest) -> Result<InstantRow, StoreError> {
         let InstantRequest { host, at_ms, max_age_ms, projection, max_cells, held } = request;
         let range = (at_ms.saturating_sub(max_age_ms), at_ms.saturating_add(1));
-        let newest = self.unsealed_rows(host, range).into_iter().max_by_key(|row| row.at_ms);
+        let newest = self.unsealed_rows(host, range).into_iter().max_by_key(EncodedRow::at_ms);
+        let newest = newest.and_then(|row| decode_rows([&row]).pop());
         // Within an interval there is no newer row in a block.
         if let Some(row) = newest.filter(|row| at_ms - row.at_ms < i64::from(row.interval_ms)) {
-            let row = NearestSnapshot { snapshot: (*row).clone(), width_ms: 0 };
+            let row = NearestSnapshot { snapshot: Arc::unwrap_or_clone(row), width_ms: 0 };
             return Ok(InstantRow { row: Some(row), has_processes: true, ..InstantRow::default() });
         }
         let bounds = ReadBounds { max_cells, trim: true, held, ..ReadBounds::default() };

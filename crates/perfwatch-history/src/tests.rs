@@ -2,8 +2,8 @@
 //! of restarts, each row counts once, and roll-ups equal a recount of the rows that were sent.
 
 mod bounds;
-mod mirrored;
 mod instant;
+mod mirrored;
 mod timeline;
 
 use super::*;
@@ -11,8 +11,8 @@ use bounds::{
     changing_columns_are_refused_before_they_are_read, export_in_parts_equals_export_at_once,
     grid_in_parts_equals_grid_at_once, largest_host_is_read_in_parts_with_a_coarser_step,
 };
-use mirrored::mirrored_rows_are_read_once;
 use instant::row_at_a_time_is_read_from_the_finest_tier;
+use mirrored::mirrored_rows_are_read_once;
 use perfwatch_model::{BootId, CollectorError, Column, ManualClock, Shape};
 use perfwatch_store::{BlockContent, PostgresStore, SqliteOptions, SqliteStore, Write};
 use perfwatch_testkit::Postgres;
@@ -474,13 +474,13 @@ mod per_backend {
         corrupt_block_does_not_affect_others changing_columns_are_refused_before_they_are_read
         largest_host_is_read_in_parts_with_a_coarser_step export_in_parts_equals_export_at_once
         grid_in_parts_equals_grid_at_once disk_budget_is_shared_by_host ingestion_is_blocked_while_the_store_rejects_rows
-        timeline_has_gaps_reboots_and_changed_facts mirrored_rows_are_read_once);
-        timeline_has_gaps_reboots_and_changed_facts row_at_a_time_is_read_from_the_finest_tier);
+        timeline_has_gaps_reboots_and_changed_facts mirrored_rows_are_read_once
+        row_at_a_time_is_read_from_the_finest_tier);
     run_on!(postgres: rollups_equal_recount_after_restarts_and_late_data
         retention_deletes_raw_data_and_late_rows_count_once disk_budget_deletes_oldest_raw_data_first
         corrupt_block_does_not_affect_others changing_columns_are_refused_before_they_are_read
         largest_host_is_read_in_parts_with_a_coarser_step export_in_parts_equals_export_at_once
         grid_in_parts_equals_grid_at_once disk_budget_is_shared_by_host ingestion_is_blocked_while_the_store_rejects_rows
-        timeline_has_gaps_reboots_and_changed_facts mirrored_rows_are_read_once);
-        timeline_has_gaps_reboots_and_changed_facts row_at_a_time_is_read_from_the_finest_tier);
+        timeline_has_gaps_reboots_and_changed_facts mirrored_rows_are_read_once
+        row_at_a_time_is_read_from_the_finest_tier);
 }

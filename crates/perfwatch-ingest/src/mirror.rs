@@ -181,7 +181,7 @@ impl Mirror {
                     Ok(()) => {
                         self.queue().remove_until(end);
                         if std::mem::take(&mut is_failing) {
-                            tracing::info!("live data is shared with other hubs again");
+                            tracing::info!("sending live data to other hubs again");
                         }
                     }
                     Err(error) => {
@@ -189,8 +189,7 @@ impl Mirror {
                         (writer, shapes) = (None, HashMap::new());
                         self.deps().metrics.cache.redis_errors.inc();
                         if !is_failing {
-                            let message = "live data is not shared with other hubs; Redis does not respond";
-                            tracing::warn!(error, message);
+                            tracing::warn!(error, "failed to send live data to other hubs");
                         }
                         is_failing = true;
                         tokio::time::sleep(RETRY_DELAY).await;
@@ -253,7 +252,7 @@ impl Mirror {
             let error = self.receive(&mut position, &mut is_failing).await;
             self.deps().metrics.cache.redis_errors.inc();
             if !is_failing {
-                tracing::warn!(error, "live data of other hubs is missing; Redis does not respond");
+                tracing::warn!(error, "failed to receive live data of other hubs");
             }
             is_failing = true;
             tokio::time::sleep(RETRY_DELAY).await;
@@ -281,7 +280,7 @@ impl Mirror {
                 Err(error) => return error.to_string(),
             };
             if std::mem::take(is_failing) {
-                tracing::info!("live data of other hubs is received again");
+                tracing::info!("receiving live data of other hubs again");
             }
             for entry in entries {
                 *position = Some(entry.id.clone());

@@ -220,10 +220,9 @@ impl<'a> ReplayReads<'a> {
         if at_ms <= self.now_ms - RECENT_WINDOW_MS {
             return None;
         }
-        let rows = self.deps.live_feed.recent(host, self.now_ms).into_iter();
-        let newest = rows.map(|published| published.snapshot.clone()).filter(|row| row.at_ms <= at_ms);
-        // Of a host that sends to another hub, the window ends early.
-        newest.max_by_key(|row| row.at_ms).filter(|row| at_ms - row.at_ms < i64::from(row.interval_ms))
+        let newest = self.deps.live_feed.recent_rows(host, i64::MIN, self.now_ms)?.row_at(at_ms);
+        // Of a host that sends to another hub, the window may end early.
+        newest.filter(|row| at_ms - row.at_ms < i64::from(row.interval_ms))
     }
 
     /// Reads the status and the values of a host.
