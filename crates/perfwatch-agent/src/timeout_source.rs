@@ -229,7 +229,10 @@ mod tests {
                 assert_eq!(timed_out, mount.starts_with("/nfs"), "{mount:?} {usage:?}");
             }
             assert_eq!(source.calls.mounts().len(), 20);
-            assert!(source.calls.threads.load(Ordering::Relaxed) <= 20 + MAX_NEW_THREADS);
+            // The threads that do not hang end soon, however long the scheduler lets them wait.
+            while source.calls.threads.load(Ordering::Relaxed) > 20 {
+                std::thread::yield_now();
+            }
         }
         assert_eq!(source.usage(Path::new("/nfs/0")).unwrap_err().kind(), io::ErrorKind::TimedOut);
         *root.released.lock().unwrap() = true;

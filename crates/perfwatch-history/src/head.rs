@@ -80,6 +80,15 @@ struct BootSequences {
 }
 
 impl HostHeadInner {
+    /// Releases memory that a head without rows does not need: its host may send no more.
+    fn release_if_empty(&mut self) {
+        if self.unsealed.is_empty() && self.mirrored.is_empty() {
+            self.encoder = RowEncoder::default();
+            self.unsealed.shrink_to(SEAL_ROWS);
+            self.mirrored.shrink_to_fit();
+        }
+    }
+
     fn boot(&mut self, boot: BootId) -> &mut BootSequences {
         let index = self.boots.iter().position(|sequences| sequences.boot == boot).unwrap_or_else(|| {
             if self.boots.len() >= MAX_TRACKED_BOOTS
@@ -200,7 +209,9 @@ impl HostHead {
 
     /// Removes the rows of other hubs that are in blocks.
     pub(super) fn remove_sealed_mirrored(&self, ranges: &[SequenceRanges]) {
-        self.lock().mirrored.retain(|mirrored| !mirrored.is_sealed(ranges));
+        let mut inner = self.lock();
+        inner.mirrored.retain(|mirrored| !mirrored.is_sealed(ranges));
+        inner.release_if_empty();
     }
 
     /// Returns whether there are unsealed rows of other hubs.
@@ -232,11 +243,7 @@ impl HostHead {
         let mut inner = self.lock();
         inner.unsealed.retain(|unsealed| unsealed.arrival > until);
         inner.unsealed_bytes = inner.unsealed.iter().map(|unsealed| unsealed.stored_bytes).sum();
-        if inner.unsealed.is_empty() && inner.mirrored.is_empty() {
-            // A host that sends no more keeps no memory.
-            inner.encoder = RowEncoder::default();
-            inner.unsealed.shrink_to(SEAL_ROWS);
-        }
+        inner.release_if_empty();
         inner.since = now;
         inner.target_rows = SEAL_ROWS;
     }

@@ -13,6 +13,8 @@ it('durations and sizes are parsed and written back', () => {
     ['1.5 GiB', 'bytes', 1.5 * 2 ** 30, '1536 MiB'],
     ['256mb', 'bytes', 256 * 2 ** 20, '256 MiB'],
     ['10,000', 'count', 10_000, '10000'],
+    ['0d', 'seconds', 0, '0 s'],
+    ['0 MB', 'bytes', 0, '0 B'],
     ['', 'seconds', null, ''],
     ['14', 'seconds', null, ''],
     ['-1', 'count', null, ''],

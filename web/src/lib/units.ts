@@ -48,6 +48,7 @@ export function parseValue(text: string, kind: ValueKind): number | null {
 
 /** Largest unit that divides the value exactly. */
 function exact(value: number, units: [string, number][]): string {
+  if (value === 0) return units === DURATIONS ? '0 s' : '0 B'
   const [name, size] = units.find(([, size]) => value % size === 0) ?? units[units.length - 1]!
   return `${value / size} ${name}`
 }
