@@ -165,7 +165,7 @@ describe('agentless hosts', () => {
   })
 
   it('host page updates on demand', async () => {
-    await page.getByRole('link', { name: 'db-1' }).first().click()
+    await page.getByRole('link', { name: 'db-1', exact: true }).first().click()
     await page.getByText('Collected over SSH every').waitFor()
     await page.goto(`${page.url().split('?')[0]}?range=5m`)
     await expect.poll(() => page.locator('[data-metric="cpu.usage"]').textContent(), { timeout: 25_000 }).toMatch(/\d/)
@@ -297,7 +297,7 @@ describe('agentless hosts', () => {
     await page.getByRole('button', { name: 'Retry all' }).click()
     await page.getByText(/collected again\. Hosts that are disabled/).waitFor()
     await page.getByRole('tab', { name: /^Succeeded/ }).click()
-    await page.getByRole('tabpanel').getByRole('link', { name: 'db-1' }).first().waitFor()
+    await page.getByRole('tabpanel').getByRole('link', { name: 'db-1', exact: true }).first().waitFor()
     expect(page.url()).toContain('state=completed')
     await checkPage(page, 'agentless-queue-succeeded')
     await page.getByRole('navigation', { name: 'Agentless hosts' }).getByRole('link', { name: 'Hosts' }).click()

@@ -191,7 +191,7 @@ describe('auth', () => {
     // Grouped by environment.
     await expect.poll(() => page.locator('tbody').textContent()).toMatch(/^test1 host/)
     await checkPage(page, 'hosts')
-    await page.getByRole('link', { name: 'e2e-host' }).first().click()
+    await page.getByRole('link', { name: 'e2e-host', exact: true }).first().click()
     await expect.poll(() => page.locator('.page-head .tags').textContent()).toMatch(/^environment\s*test$/)
     await page.goto(`${site.url}/settings/agents`)
     await page.getByRole('button', { name: 'Revoke…' }).click()

@@ -28,7 +28,7 @@ async function open(scheme: 'dark' | 'light' = 'dark', width = 1600, height = 10
   const page = await context.newPage()
   const errors = pageErrors(page)
   await page.goto(`${site.url}/hosts`)
-  await page.getByRole('link', { name: 'e2e-host' }).click()
+  await page.getByRole('link', { name: 'e2e-host', exact: true }).click()
   await page.waitForSelector('[data-metric="cpu.usage"]')
   return { page, errors }
 }
@@ -152,7 +152,7 @@ describe('host page', () => {
     }
     const visitHostPage = async () => {
       await page.getByRole('navigation').getByRole('link', { name: 'Hosts' }).click()
-      await page.locator('main table').getByRole('link', { name: 'e2e-host' }).click()
+      await page.locator('main table').getByRole('link', { name: 'e2e-host', exact: true }).click()
       await page.locator('section.chart').first().waitFor()
     }
     for (let n = 0; n < 5; n++) await visitHostPage()

@@ -100,7 +100,7 @@ async function logIn(page: Page) {
 async function openHost(page: Page) {
   await page.getByRole('navigation').first().getByRole('link', { name: 'Hosts' }).click()
   await page.waitForURL('**/hosts')
-  await page.locator('main table').getByRole('link', { name: 'e2e-host' }).click()
+  await page.locator('main table').getByRole('link', { name: 'e2e-host', exact: true }).click()
 }
 
 /** Logs in and waits for live data. */
