@@ -222,6 +222,7 @@ mod tests {
         // More hanging mounts than threads that start at once.
         let mut mounts: Vec<PathBuf> = (0..20).map(|n| PathBuf::from(format!("/nfs/{n}"))).collect();
         mounts.extend((0..20).map(|n| PathBuf::from(format!("/local/{n}"))));
+        let deadline = source.clock.monotonic() + Duration::from_secs(30);
         for _ in 0..3 {
             let usages = source.usages(&mounts);
             for (mount, usage) in mounts.iter().zip(&usages) {
@@ -231,6 +232,7 @@ mod tests {
             assert_eq!(source.calls.mounts().len(), 20);
             // The threads that do not hang end soon, however long the scheduler lets them wait.
             while source.calls.threads.load(Ordering::Relaxed) > 20 {
+                assert!(source.clock.monotonic() < deadline, "more threads than hanging mounts");
                 std::thread::yield_now();
             }
         }
