@@ -117,8 +117,8 @@ impl EvaluatorPool {
         for host in self.deps.hosts.list() {
             let id = host.record.id;
             // Data from before this start was evaluated by the previous run.
-            let recent = self.deps.live_feed.recent_rows(id, i64::MIN, self.now_ms());
-            let newest_ms = recent.map(|rows| rows.newest_ms()).max(host.record.last_snapshot_ms);
+            let newest = self.deps.live_feed.snapshot_at(id, i64::MAX, self.now_ms());
+            let newest_ms = newest.map(|row| row.at_ms).max(host.record.last_snapshot_ms);
             lock_slot(&self.slots.slot(id)).evaluated_until_ms = newest_ms.unwrap_or_default();
             self.slots.invalidate(id);
         }
@@ -153,6 +153,13 @@ impl EvaluatorPool {
         self.deps.clock.wall_ms()
     }
 
+    /// Records that another hub evaluated a snapshot.
+    pub(crate) fn observe_elsewhere(&self, host: HostId, at_ms: i64) {
+        let slot = self.slots.slot(host);
+        let mut slot = lock_slot(&slot);
+        slot.evaluated_elsewhere_ms = slot.evaluated_elsewhere_ms.max(at_ms);
+    }
+
     /// Runs an evaluation if the evaluator of the host is current; queues the host otherwise.
     fn evaluate_if_current(
         &self,
@@ -173,6 +180,10 @@ impl EvaluatorPool {
     /// Evaluates an accepted and published snapshot. Callers hold the append lock of the host, so that
     /// its snapshots arrive in order.
     pub(crate) fn evaluate_snapshot(&self, host: HostId, snapshot: &Snapshot, skew_ms: Option<i64>) {
+        if lock_slot(&self.slots.slot(host)).discard_if_behind() {
+            self.slots.mark_stale(host);
+            return;
+        }
         let age_ms = self.observation_age_ms(host, snapshot);
         self.evaluate_if_current(host, |evaluator, events| {
             evaluator.evaluate_snapshot(snapshot, skew_ms, age_ms, events);

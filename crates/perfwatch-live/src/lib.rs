@@ -91,6 +91,11 @@ impl LiveFeed {
         self.window.rows(host, from_ms, now_ms)
     }
 
+    /// Newest snapshot of a host at or before `at_ms` in the recent window.
+    pub fn snapshot_at(&self, host: HostId, at_ms: i64, now_ms: i64) -> Option<Arc<Snapshot>> {
+        self.window.snapshot_at(host, at_ms, now_ms)
+    }
+
     /// Snapshots of a host in the recent window from `from_ms` on, oldest first.
     pub async fn recent(&self, host: HostId, from_ms: i64, now_ms: i64) -> RecentSnapshots {
         match self.window.rows(host, from_ms, now_ms) {

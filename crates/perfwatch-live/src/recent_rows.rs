@@ -1,7 +1,7 @@
 //! Rows of a host from the recent window, which are decoded when they are read.
 
 use super::published::PublishedSnapshot;
-use perfwatch_model::{HostId, Snapshot, limits};
+use perfwatch_model::{HostId, limits};
 use perfwatch_tsdb::{EncodedRow, decode_rows};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,20 +23,6 @@ pub struct RecentRows {
 }
 
 impl RecentRows {
-    /// Time of the last row, Unix milliseconds.
-    pub fn newest_ms(&self) -> i64 {
-        self.newest.snapshot.at_ms
-    }
-
-    /// Newest row at or before a time.
-    pub fn row_at(&self, at_ms: i64) -> Option<Arc<Snapshot>> {
-        if self.newest_ms() <= at_ms {
-            return Some(self.newest.snapshot.clone());
-        }
-        let row = self.rows.iter().rev().find(|row| row.at_ms() <= at_ms)?;
-        decode_rows([row]).pop()
-    }
-
     /// Decodes the rows on this thread. Serving threads decode few rows only; see [`LiveFeed::recent`](crate::LiveFeed).
     pub fn decode(self) -> Vec<Arc<PublishedSnapshot>> {
         let Self { host, mut rows, newest, .. } = self;

@@ -6,7 +6,7 @@ use super::recent_rows::RecentRows;
 use super::selection::Selection;
 use perfwatch_model::{Column, HostId, ProcessRow, Shape, Snapshot, limit_table, limits};
 use perfwatch_store::SharePrincipal;
-use perfwatch_tsdb::{EncodedRow, RowEncoder};
+use perfwatch_tsdb::{EncodedRow, RowEncoder, decode_rows};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -257,6 +257,24 @@ impl RecentWindow {
         self.read().hosts.get(&host)?.rows_since(host, min_ms).filter(|rows| !rows.rows.is_empty())
     }
 
+    /// Newest snapshot of a host at or before `at_ms` in the window that ends at `now_ms`.
+    pub(crate) fn snapshot_at(&self, host: HostId, at_ms: i64, now_ms: i64) -> Option<Arc<Snapshot>> {
+        let row = {
+            let windows = self.read();
+            let window = windows.hosts.get(&host)?;
+            let end = window.rows.partition_point(|row| row.row.at_ms() <= at_ms);
+            let row = &window.rows.get(end.checked_sub(1)?)?.row;
+            if row.at_ms() < now_ms - limits::RECENT_WINDOW_MS {
+                return None;
+            }
+            if end == window.rows.len() {
+                return window.newest.as_ref().map(|newest| newest.snapshot.clone());
+            }
+            row.clone()
+        };
+        decode_rows([&row]).pop()
+    }
+
     /// Newest snapshot of each host.
     pub(crate) fn latest_per_host(&self) -> Vec<Arc<PublishedSnapshot>> {
         self.read().hosts.values().filter_map(|host| host.newest.clone()).collect()
@@ -356,6 +374,11 @@ mod tests {
             |now: i64| recent(&window, host, now).iter().map(|a| a.snapshot.at_ms - NOW).collect::<Vec<_>>();
         assert_eq!(times(NOW), [-10_000, -6_000, -4_000, -2_000]);
         assert_eq!(times(NOW + 295_000), [-4_000, -2_000]);
+        let time_at = |offset: i64, now_ms: i64| {
+            window.snapshot_at(host, NOW + offset, now_ms).map(|snapshot| snapshot.at_ms - NOW)
+        };
+        assert_eq!((time_at(0, NOW), time_at(-2_001, NOW)), (Some(-2_000), Some(-4_000)));
+        assert_eq!((time_at(-10_001, NOW), time_at(-6_000, NOW + 295_000)), (None, None));
         window.prune(NOW + 295_000);
         assert_eq!(window.latest_per_host()[0].snapshot.at_ms, NOW - 2_000);
         window.prune(NOW + 400_000);
@@ -374,7 +397,7 @@ mod tests {
         }
         let rows = window.rows(host, 0, NOW).unwrap();
         assert!((18..=20).contains(&rows.rows.len()), "{}", rows.rows.len());
-        assert_eq!(rows.newest_ms(), NOW + 99, "the newest snapshots stay");
+        assert_eq!(rows.newest.snapshot.at_ms, NOW + 99, "the newest snapshots stay");
         assert_eq!(recent(&window, other, NOW).len(), 1);
         assert!(limit_table::RECENT_BYTES.refusals() >= refusals + 80);
     }
@@ -389,7 +412,7 @@ mod tests {
         for round in 0..4 {
             for host in &hosts {
                 window.insert(sized(*host, NOW + round, 1 << 20), sender(), NOW);
-                assert_eq!(window.rows(*host, 0, NOW).unwrap().newest_ms(), NOW + round);
+                assert_eq!(window.rows(*host, 0, NOW).unwrap().newest.snapshot.at_ms, NOW + round);
             }
         }
         let new_bytes = |window: &RecentWindow| window.read().new_hosts.values().map(|new| new.bytes).sum();
