@@ -7,6 +7,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::Notify;
 
+/// Maximum time of missed snapshots for which an evaluator continues. Scripts may send to all hubs in turn: a replay
+/// for each of their snapshots would cost more than the snapshots that it misses matter.
+const MAX_MISSED_MS: i64 = 10_000;
+
 /// Evaluator of a host with its progress.
 #[derive(Default)]
 pub(crate) struct HostSlot {
@@ -19,9 +23,22 @@ pub(crate) struct HostSlot {
     /// Data up to this time was evaluated before, by this hub or by its previous run. Milliseconds
     /// since 1970.
     pub(crate) evaluated_until_ms: i64,
+    /// Time of the newest snapshot that another hub evaluated, milliseconds since 1970.
+    pub(crate) evaluated_elsewhere_ms: i64,
 }
 
 impl HostSlot {
+    /// Discards the evaluator if the host sent to another hub for some time. Returns whether a replay is necessary.
+    pub(crate) fn discard_if_behind(&mut self) -> bool {
+        let is_behind = self.evaluator.last_ms() < self.evaluated_elsewhere_ms - MAX_MISSED_MS;
+        if is_behind {
+            self.evaluated_until_ms = self.evaluated_until_ms.max(self.evaluated_elsewhere_ms);
+            self.evaluated_elsewhere_ms = 0;
+            self.discard_evaluator();
+        }
+        is_behind
+    }
+
     /// Discards the evaluator, so that a replay rebuilds it.
     pub(crate) fn discard_evaluator(&mut self) {
         (self.evaluator, self.revision) = (HostEvaluator::default(), 0);

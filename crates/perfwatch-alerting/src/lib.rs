@@ -223,6 +223,12 @@ impl Alerting {
         self.evaluators.evaluate_snapshot(host, snapshot, skew_ms);
     }
 
+    /// Records that another hub evaluated a snapshot. If the host sends to this hub later, the evaluation continues
+    /// with what the other hub received.
+    pub fn observe_elsewhere(&self, host: HostId, at_ms: i64) {
+        self.evaluators.observe_elsewhere(host, at_ms);
+    }
+
     /// Stops the evaluation of a deleted host and resolves its alerts.
     pub fn remove_host(&self, host: HostId) {
         self.evaluators.remove_host(host);

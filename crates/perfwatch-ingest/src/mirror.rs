@@ -349,6 +349,7 @@ impl Mirror {
         let Some(row) = deps.history.mirror(host, &snapshot) else { return };
         deps.metrics.mirror.received.inc();
         deps.hosts.record_snapshot(host, snapshot.at_ms, snapshot.interval_ms, now_ms);
+        deps.alerting.observe_elsewhere(host, snapshot.at_ms);
         let principal = deps.hosts.share_principal(host, now_ms);
         let published = PublishedSnapshot::new(host, name, Arc::new(snapshot), deps.clock.monotonic());
         deps.live_feed.publish(Arc::new(published.with_row(row).mirrored()), principal, now_ms);

@@ -96,3 +96,35 @@ fn every_hub_shows_the_hosts_of_all_hubs() {
         assert_eq!(history(hub), [1.0, 2.0, 3.0, 4.0, 5.0]);
     }
 }
+
+#[test]
+fn alerts_continue_when_a_host_moves_to_another_hub() {
+    let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let (database, redis) = (Postgres::start(), Redis::start());
+    let store = database.database("moves");
+    let [a, b] = [0, 1].map(|index| start(folders[index].path(), &store, &redis));
+    for existing in a.get("/api/v1/rules").body["rules"].as_array().unwrap() {
+        let path = format!("/api/v1/rules/{}", existing["rule"]["id"].as_str().unwrap());
+        assert_eq!(a.request("DELETE", &path, &a.token, &Value::Null).status, 204);
+    }
+    let condition = json!({ "kind": "threshold", "metric": "cpu.usage", "threshold": 90 });
+    let rule = json!({ "name": "busy", "condition": condition, "for": "2m" });
+    assert_eq!(a.request("POST", "/api/v1/rules", &a.token, &rule).status, 201);
+    // Both hubs have evaluated the host.
+    let start_ms = now_ms();
+    let send_at = |hub: &TestHub, before_ms: i64, usage: f64| {
+        let body = json!({ "host": "web", "timestamp": start_ms - before_ms, "interval_ms": 10_000,
+                           "cpu": { "usage": usage } });
+        assert_eq!(hub.post_json(&body).body["accepted"], 1);
+    };
+    send_at(&b, 200_000, 10.0);
+    eventually("the first hub knows the host", || a.get("/api/v1/hosts/web").status == 200);
+    for before_s in (20..=150).rev().step_by(10) {
+        send_at(&a, before_s * 1_000, 99.0);
+    }
+    let firing =
+        |hub: &TestHub| hub.get("/api/v1/incidents").body["incidents"].as_array().map_or(0, Vec::len);
+    eventually("the other hub has the snapshots", || recent(&b).len() == 15);
+    send_at(&b, 0, 99.0);
+    eventually("the alert fires", || firing(&b) == 1);
+}
