@@ -53,6 +53,27 @@ fn sum(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>().round())
 }
 
+impl OverviewHistoryResponse {
+    /// Appends a step: the values of its hosts by metric of [`DAY_METRICS`], and the number of hosts by level.
+    pub(crate) fn push_step(
+        &mut self,
+        [cpu, memory, rx, tx]: [Vec<f64>; DAY_METRICS.len()],
+        levels: [usize; MAX_LEVELS],
+    ) {
+        self.hosts.push(cpu.len());
+        self.cpu.push(mean(&cpu));
+        let (p5, p95) = band(cpu);
+        self.cpu_p5.push(p5);
+        self.cpu_p95.push(p95);
+        self.memory.push(mean(&memory));
+        self.rx.push(sum(&rx));
+        self.tx.push(sum(&tx));
+        let health = &mut self.health;
+        let lists = [&mut health.healthy, &mut health.warning, &mut health.critical, &mut health.unknown];
+        lists.into_iter().zip(levels).for_each(|(list, count)| list.push(count));
+    }
+}
+
 /// Builds the course of the last 24 hours.
 pub(crate) fn build(
     visible: &VisibleHosts<'_>,
@@ -76,15 +97,6 @@ pub(crate) fn build(
                 |host: &&FleetHost| day(host).or_else(|| newest(host, metric).filter(|_| bucket == last));
             visible.0.iter().filter_map(value).collect()
         };
-        let [cpu, memory, rx, tx]: [Vec<f64>; DAY_METRICS.len()] = std::array::from_fn(metric);
-        response.hosts.push(cpu.len());
-        response.cpu.push(mean(&cpu));
-        let (p5, p95) = band(cpu);
-        response.cpu_p5.push(p5);
-        response.cpu_p95.push(p95);
-        response.memory.push(mean(&memory));
-        response.rx.push(sum(&rx));
-        response.tx.push(sum(&tx));
         let mut counts = [0; MAX_LEVELS];
         for host in &visible.0 {
             let record = &host.host.record;
@@ -101,9 +113,7 @@ pub(crate) fn build(
                 _ => counts[3] += 1,
             }
         }
-        let health = &mut response.health;
-        let lists = [&mut health.healthy, &mut health.warning, &mut health.critical, &mut health.unknown];
-        lists.into_iter().zip(counts).for_each(|(list, count)| list.push(count));
+        response.push_step(std::array::from_fn(metric), counts);
     }
     response
 }

@@ -3,23 +3,22 @@
 
 use crate::course::{MAX_LEVELS, level_of};
 use crate::day::DAY_METRICS;
-use crate::response::{HealthCourse, OverviewHistoryResponse, ReplayLeftOut, ReplayPart, ReplayReason};
-use crate::view::{band, mean};
+use crate::read_budget::ReadBudget;
+use crate::response::{OverviewHistoryResponse, ReplayPart};
 use crate::{MAX_COURSE_ALERTS, Overview, OverviewDeps};
 use perfwatch_alerting::{Alert, can_view};
 use perfwatch_auth::Identity;
 use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_history::grid::{GridBounds, GridRequest, GridSize};
 use perfwatch_live::host_registry::Host;
-use perfwatch_model::limits::{MAX_READ_CELLS, QUERY_TIMEOUT};
-use perfwatch_model::{HostId, SeriesSelector, limit_table};
+use perfwatch_model::{HostId, SeriesSelector};
 use perfwatch_store::incidents::{AlertFilter, AlertRow};
 use perfwatch_store::{HeldPermits, StoreError};
 use perfwatch_tsdb::Tier;
 use perfwatch_tsdb::fill::{FillGrid, fill_between_samples};
 use perfwatch_tsdb::query::{self, average};
 use perfwatch_tsdb::rollup::bucket_start;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 /// Number of steps if the request names none, and the fewest and most.
 const DEFAULT_COURSE_LEN: usize = 120;
@@ -58,8 +57,7 @@ struct CourseReads<'a> {
     tier: Tier,
     /// End of the range, or the current time if it is earlier.
     end_ms: i64,
-    cells: usize,
-    left_out: BTreeMap<ReplayReason, usize>,
+    budget: ReadBudget,
 }
 
 /// Sums of the hosts that were read.
@@ -117,8 +115,7 @@ impl<'a> CourseReads<'a> {
             len: usize::try_from((to_ms - 1 - start_ms) / step_ms + 1).unwrap_or(1),
             tier,
             end_ms: to_ms.min(now_ms),
-            cells: MAX_READ_CELLS,
-            left_out: BTreeMap::new(),
+            budget: ReadBudget::new(deps.clock.clone()),
         }
     }
 
@@ -153,36 +150,22 @@ impl<'a> CourseReads<'a> {
         hosts: &[Host],
         levels: &HashMap<HostId, Vec<u8>>,
     ) -> Result<CourseSums, StoreError> {
-        let ends_at = self.deps.clock.monotonic() + QUERY_TIMEOUT;
         let mut sums = CourseSums {
             values: (0..self.len).map(|_| std::array::from_fn(|_| Vec::new())).collect(),
             health: vec![[0; MAX_LEVELS]; self.len],
             tier: Tier::Raw,
         };
         for (position, host) in hosts.iter().enumerate() {
-            let reason = match (self.deps.clock.monotonic() >= ends_at, self.cells == 0) {
-                (true, _) => ReplayReason::Time,
-                (_, true) => ReplayReason::Limit,
-                _ => {
-                    if let Some(values) = self.read_host(host, &mut sums.tier).await? {
-                        let levels = levels.get(&host.record.id).map_or(&[][..], Vec::as_slice);
-                        self.add(host, &values, levels, &mut sums);
-                    }
-                    continue;
-                }
-            };
-            self.leave_out(hosts.len() - position, reason);
-            break;
+            if let Some(reason) = self.budget.limit() {
+                self.budget.leave_out(ReplayPart::Values, reason, hosts.len() - position);
+                break;
+            }
+            if let Some(values) = self.read_host(host, &mut sums.tier).await? {
+                let levels = levels.get(&host.record.id).map_or(&[][..], Vec::as_slice);
+                self.add(host, &values, levels, &mut sums);
+            }
         }
         Ok(sums)
-    }
-
-    fn leave_out(&mut self, hosts: usize, reason: ReplayReason) {
-        match reason {
-            ReplayReason::Time => limit_table::QUERY_TIME.refuse(),
-            _ => limit_table::READ_CELLS.refuse(),
-        }
-        *self.left_out.entry(reason).or_default() += hosts;
     }
 
     /// Values of a host at each step by metric; `None` if it has too many.
@@ -199,17 +182,21 @@ impl<'a> CourseReads<'a> {
             range: self.request.range,
             step_ms: self.step_ms,
             tier: self.tier,
-            bounds: GridBounds { part_cells: MAX_PART_CELLS, cells: self.cells, points: MAX_HOST_POINTS },
+            bounds: GridBounds {
+                part_cells: MAX_PART_CELLS,
+                cells: self.budget.cells(),
+                points: MAX_HOST_POINTS,
+            },
             held: Some(self.request.held.clone()),
         };
         let grid = match self.deps.history.read_grid(request).await {
             Err(StoreError::TooLarge(_)) => {
-                self.leave_out(1, ReplayReason::Limit);
+                self.budget.leave_out_large(ReplayPart::Values);
                 return Ok(None);
             }
             grid => grid?,
         };
-        self.cells = self.cells.saturating_sub(grid.cells);
+        self.budget.charge(grid.cells);
         *coarsest = grid.tier.max(*coarsest);
         let tier_ms = if grid.tier == Tier::Raw { 0 } else { grid.tier.width_ms() };
         let fill = FillGrid {
@@ -258,7 +245,6 @@ impl<'a> CourseReads<'a> {
     fn respond(self, sums: CourseSums) -> OverviewHistoryResponse {
         let steps =
             (0..self.len).map(|step| self.start_ms + i64::try_from(step).unwrap_or_default() * self.step_ms);
-        let total = |values: &[f64]| (!values.is_empty()).then(|| values.iter().sum::<f64>().round());
         let mut response = OverviewHistoryResponse {
             step_ms: self.step_ms,
             t: steps.collect(),
@@ -266,26 +252,10 @@ impl<'a> CourseReads<'a> {
             left_out: Vec::new(),
             ..OverviewHistoryResponse::default()
         };
-        for [cpu, memory, rx, tx] in sums.values {
-            response.hosts.push(cpu.len());
-            response.cpu.push(mean(&cpu));
-            let (p5, p95) = band(cpu);
-            response.cpu_p5.push(p5);
-            response.cpu_p95.push(p95);
-            response.memory.push(mean(&memory));
-            response.rx.push(total(&rx));
-            response.tx.push(total(&tx));
+        for (values, levels) in sums.values.into_iter().zip(sums.health) {
+            response.push_step(values, levels);
         }
-        let column = |level: usize| sums.health.iter().map(|counts| counts[level]).collect();
-        response.health = HealthCourse {
-            healthy: column(0),
-            warning: column(1),
-            critical: column(2),
-            unknown: column(MAX_LEVELS - 1),
-        };
-        let part = ReplayPart::Values;
-        let left_out = self.left_out.into_iter();
-        response.left_out = left_out.map(|(reason, count)| ReplayLeftOut { part, reason, count }).collect();
+        response.left_out = self.budget.left_out();
         response
     }
 }

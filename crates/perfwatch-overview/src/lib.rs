@@ -10,6 +10,7 @@ mod day;
 mod fleet;
 pub mod host_events;
 mod host_values;
+mod read_budget;
 pub mod replay;
 pub mod response;
 mod sampler;

@@ -3,7 +3,8 @@
 
 use crate::fleet::{FleetHost, FleetState};
 use crate::host_values::{HostValues, ShapeIndices, largest_processes, selectors};
-use crate::response::{OverviewReplay, ReplayIncident, ReplayLeftOut, ReplayPart, ReplayReason};
+use crate::read_budget::ReadBudget;
+use crate::response::{OverviewReplay, ReplayIncident, ReplayPart, ReplayReason};
 use crate::view::{self, VisibleHosts};
 use crate::{Overview, OverviewDeps};
 use perfwatch_alerting::{Alert, INCIDENT_RETENTION_MS, can_view};
@@ -13,8 +14,8 @@ use perfwatch_history::instant::InstantRequest;
 use perfwatch_history::read::NearestSnapshot;
 use perfwatch_live::host_registry::Host;
 use perfwatch_live::host_status::{HostStatus, interval_grace_ms};
-use perfwatch_model::limits::{MAX_READ_CELLS, QUERY_TIMEOUT, RECENT_WINDOW_MS};
-use perfwatch_model::{HostId, Snapshot, limit_table};
+use perfwatch_model::limits::RECENT_WINDOW_MS;
+use perfwatch_model::{HostId, Snapshot};
 use perfwatch_rules::rule::Severity;
 use perfwatch_store::incidents::{AlertFilter, AlertRow};
 use perfwatch_store::{HeldPermits, StoreError};
@@ -22,7 +23,6 @@ use perfwatch_tsdb::{Projection, Tier};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 use uuid::Uuid;
 
 /// Minimum and maximum age of the rows that are read, in milliseconds.
@@ -83,11 +83,9 @@ struct ReplayReads<'a> {
     deps: &'a OverviewDeps,
     request: &'a ReplayRequest<'a>,
     now_ms: i64,
-    ends_at: Duration,
-    cells: usize,
+    budget: ReadBudget,
     projection: Arc<Projection>,
     shapes: ShapeIndices,
-    left_out: BTreeMap<(ReplayPart, ReplayReason), usize>,
 }
 
 impl Overview {
@@ -116,7 +114,7 @@ impl Overview {
         }
         let started = deps.clock.monotonic();
         let auth_snapshot = deps.directory.snapshot();
-        let mut reads = ReplayReads::new(deps, &request, (now_ms, started));
+        let mut reads = ReplayReads::new(deps, &request, now_ms);
         let alerts = reads.firing_alerts(identity, &auth_snapshot).await?;
         let mut hosts = Vec::new();
         for host in deps.hosts.list() {
@@ -134,13 +132,13 @@ impl Overview {
         if request.revision == Some(&response.revision) {
             response.hosts = None;
         }
-        reads.leave_out(ReplayPart::Filling, ReplayReason::Past, state.hosts.len());
+        reads.budget.leave_out(ReplayPart::Filling, ReplayReason::Past, state.hosts.len());
         let duration_ms = deps.clock.monotonic().saturating_sub(started).as_millis();
         response.replay = Some(OverviewReplay {
             at_ms,
             tiers,
             incidents: incidents.into_iter().take(MAX_INCIDENTS).collect(),
-            left_out: reads.left_out(),
+            left_out: reads.budget.left_out(),
             duration_ms: u64::try_from(duration_ms).unwrap_or_default(),
         });
         Ok(serde_json::to_string(&response).unwrap_or_default())
@@ -148,40 +146,15 @@ impl Overview {
 }
 
 impl<'a> ReplayReads<'a> {
-    fn new(
-        deps: &'a OverviewDeps,
-        request: &'a ReplayRequest<'a>,
-        (now_ms, started): (i64, Duration),
-    ) -> Self {
+    fn new(deps: &'a OverviewDeps, request: &'a ReplayRequest<'a>, now_ms: i64) -> Self {
         Self {
             deps,
             request,
             now_ms,
-            ends_at: started + QUERY_TIMEOUT,
-            cells: MAX_READ_CELLS,
+            budget: ReadBudget::new(deps.clock.clone()),
             projection: InstantRequest::projection(selectors()),
             shapes: ShapeIndices::default(),
-            left_out: BTreeMap::new(),
         }
-    }
-
-    fn leave_out(&mut self, part: ReplayPart, reason: ReplayReason, count: usize) {
-        if count > 0 {
-            *self.left_out.entry((part, reason)).or_default() += count;
-        }
-    }
-
-    /// Reason for which no more hosts are read.
-    fn limit(&self) -> Option<ReplayReason> {
-        if self.deps.clock.monotonic() >= self.ends_at {
-            limit_table::QUERY_TIME.refuse();
-            return Some(ReplayReason::Time);
-        }
-        if self.cells == 0 {
-            limit_table::READ_CELLS.refuse();
-            return Some(ReplayReason::Limit);
-        }
-        None
     }
 
     fn instant(&self, host: HostId, at_ms: i64, max_age_ms: i64) -> InstantRequest {
@@ -190,7 +163,7 @@ impl<'a> ReplayReads<'a> {
             at_ms,
             max_age_ms,
             projection: self.projection.clone(),
-            max_cells: self.cells.min(MAX_HOST_CELLS),
+            max_cells: self.budget.cells().min(MAX_HOST_CELLS),
             held: Some(self.request.held.clone()),
         }
     }
@@ -205,10 +178,10 @@ impl<'a> ReplayReads<'a> {
         let filter = AlertFilter::Between(after_ms, after_ms, MAX_ALERTS);
         let rows = AlertRow::list(self.deps.alerting.store(), filter).await?;
         if i64::try_from(rows.len()).is_ok_and(|count| count >= MAX_ALERTS) {
-            self.left_out.insert((ReplayPart::Incidents, ReplayReason::Limit), 0);
+            self.budget.leave_out_unknown(ReplayPart::Incidents, ReplayReason::Limit);
         }
         if self.request.at_ms < self.now_ms - INCIDENT_RETENTION_MS {
-            self.left_out.insert((ReplayPart::Incidents, ReplayReason::Retention), 0);
+            self.budget.leave_out_unknown(ReplayPart::Incidents, ReplayReason::Retention);
         }
         let alerts = rows.iter().filter_map(|row| Some((row.incident, Alert::from_row(row)?)));
         Ok(alerts.filter(|(_, alert)| can_view(identity, auth_snapshot, alert)).collect())
@@ -220,7 +193,7 @@ impl<'a> ReplayReads<'a> {
         if at_ms <= self.now_ms - RECENT_WINDOW_MS {
             return None;
         }
-        let newest = self.deps.live_feed.recent_rows(host, i64::MIN, self.now_ms)?.row_at(at_ms);
+        let newest = self.deps.live_feed.snapshot_at(host, at_ms, self.now_ms);
         // Of a host that sends to another hub, the window may end early.
         newest.filter(|row| at_ms - row.at_ms < i64::from(row.interval_ms))
     }
@@ -242,27 +215,26 @@ impl<'a> ReplayReads<'a> {
         let (row, has_processes) = if let Some(row) = self.recent_row(id) {
             (Some(NearestSnapshot { snapshot: (*row).clone(), width_ms: 0 }), true)
         } else {
-            if let Some(reason) = self.limit() {
-                self.leave_out(ReplayPart::Values, reason, 1);
+            if let Some(reason) = self.budget.limit() {
+                self.budget.leave_out(ReplayPart::Values, reason, 1);
                 return Ok(unknown(host));
             }
             let request = self.instant(id, at_ms, grace_ms.clamp(MIN_AGE_MS, MAX_AGE_MS));
             let found = match self.deps.history.row_at(request).await {
                 Err(StoreError::TooLarge(_)) => {
-                    limit_table::READ_CELLS.refuse();
-                    self.leave_out(ReplayPart::Values, ReplayReason::Limit, 1);
+                    self.budget.leave_out_large(ReplayPart::Values);
                     return Ok(unknown(host));
                 }
                 found => found?,
             };
-            self.cells = self.cells.saturating_sub(found.cells);
+            self.budget.charge(found.cells);
             let is_current = found.row.as_ref().is_some_and(|row| is_current(row, at_ms, grace_ms));
             if found.is_unreadable && !is_current {
-                self.leave_out(ReplayPart::Values, ReplayReason::Unreadable, 1);
+                self.budget.leave_out(ReplayPart::Values, ReplayReason::Unreadable, 1);
                 return Ok(unknown(host));
             }
             if found.row.is_none() && at_ms < self.deps.history.host_deleted_before_ms(id).await? {
-                self.leave_out(ReplayPart::Values, ReplayReason::Retention, 1);
+                self.budget.leave_out(ReplayPart::Values, ReplayReason::Retention, 1);
                 return Ok(unknown(host));
             }
             (found.row, found.has_processes)
@@ -278,7 +250,7 @@ impl<'a> ReplayReads<'a> {
         let values = Some(HostValues::new(&row.snapshot, &index));
         let needs_processes = !has_processes && tier == Tier::Raw;
         if tier != Tier::Raw {
-            self.leave_out(ReplayPart::Processes, ReplayReason::Retention, 1);
+            self.budget.leave_out(ReplayPart::Processes, ReplayReason::Retention, 1);
         }
         Ok(ReplayHost { host, status: HostStatus::Online, values, tier: Some(tier), needs_processes })
     }
@@ -294,20 +266,19 @@ impl<'a> ReplayReads<'a> {
         pending.sort_by(|a, b| load(b).total_cmp(&load(a)));
         let count = pending.len();
         for (position, host) in pending.into_iter().enumerate() {
-            if let Some(reason) = self.limit() {
-                self.leave_out(ReplayPart::Processes, reason, count - position);
+            if let Some(reason) = self.budget.limit() {
+                self.budget.leave_out(ReplayPart::Processes, reason, count - position);
                 break;
             }
             let Some(values) = &mut host.values else { continue };
             let request = self.instant(host.host.record.id, values.at_ms, 0);
             match self.deps.history.processes_at(request).await {
                 Err(StoreError::TooLarge(_)) => {
-                    limit_table::READ_CELLS.refuse();
-                    self.leave_out(ReplayPart::Processes, ReplayReason::Limit, 1);
+                    self.budget.leave_out_large(ReplayPart::Processes);
                 }
                 read => {
                     let (processes, cells) = read?;
-                    self.cells = self.cells.saturating_sub(cells);
+                    self.budget.charge(cells);
                     values.processes = largest_processes(&processes);
                 }
             }
@@ -339,13 +310,8 @@ impl<'a> ReplayReads<'a> {
         }
         incidents.sort_by_key(|(severity, incident)| (Reverse(*severity), incident.fired_ms));
         let surplus = incidents.len().saturating_sub(MAX_INCIDENTS);
-        self.leave_out(ReplayPart::Incidents, ReplayReason::Limit, surplus);
+        self.budget.leave_out(ReplayPart::Incidents, ReplayReason::Limit, surplus);
         incidents.into_iter().map(|(_, incident)| incident).collect()
-    }
-
-    fn left_out(self) -> Vec<ReplayLeftOut> {
-        let parts = self.left_out.into_iter();
-        parts.map(|((part, reason), count)| ReplayLeftOut { part, reason, count }).collect()
     }
 }
 
