@@ -117,8 +117,8 @@ impl HostRegistryInner {
 
     /// Identifier for a new host of this name: the first that no host has which was renamed since.
     fn unused_id_of_name(&self, name: &str) -> HostId {
-        let ids = (0..=u32::MAX).map(|number| HostId::of_name(name, number));
-        ids.into_iter().find(|id| !self.hosts.contains_key(id)).unwrap_or_else(HostId::generate)
+        let mut ids = (0..=u32::MAX).map(|number| HostId::of_name(name, number));
+        ids.find(|id| !self.hosts.contains_key(id)).unwrap_or_else(HostId::generate)
     }
 
     /// Adds a host that is not known yet.

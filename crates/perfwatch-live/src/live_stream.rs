@@ -64,6 +64,8 @@ pub struct LiveStream {
 pub struct StreamWriter {
     connection: MultiplexedConnection,
     prefix: String,
+    /// Time of the newest entry by the clock of Redis, Unix milliseconds; 0 before the first.
+    newest_ms: i64,
 }
 
 /// Connection that reads entries.
@@ -107,7 +109,8 @@ impl LiveStream {
     /// # Errors
     /// Returns the error of Redis.
     pub async fn writer(&self) -> Result<StreamWriter, RedisError> {
-        Ok(StreamWriter { connection: self.connect(REDIS_TIMEOUT).await?, prefix: self.site.prefix.clone() })
+        let connection = self.connect(REDIS_TIMEOUT).await?;
+        Ok(StreamWriter { connection, prefix: self.site.prefix.clone(), newest_ms: 0 })
     }
 
     /// Opens a connection that reads.
@@ -136,11 +139,13 @@ impl StreamWriter {
     /// # Errors
     /// Returns the error of Redis, for example if its memory is full (`maxmemory`).
     pub async fn append(&mut self, hub: &str, payload: &[u8]) -> Result<(), RedisError> {
-        let min_ms = redis_time_ms(&mut self.connection).await? - limits::RECENT_WINDOW_MS;
+        let min_ms = (self.newest_ms - limits::RECENT_WINDOW_MS).max(0);
         let mut command = redis::cmd("XADD");
         command.arg(format!("{}{STREAM_KEY}", self.prefix)).arg(&["MINID", "~"]).arg(min_ms).arg("*");
         command.arg(FIELD_HUB).arg(hub).arg(FIELD_PAYLOAD).arg(payload);
-        command.query_async(&mut self.connection).await
+        let id: String = command.query_async(&mut self.connection).await?;
+        self.newest_ms = id.split('-').next().and_then(|ms| ms.parse().ok()).unwrap_or_default();
+        Ok(())
     }
 
     /// Makes an encoded shape available to other hubs.
