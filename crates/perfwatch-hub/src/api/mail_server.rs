@@ -112,10 +112,13 @@ fn validate(app: &App, mut settings: BTreeMap<String, String>, to: &str) -> Resu
         channels::keep_secrets(kind, &stored, &mut settings)
             .map_err(|field| invalid(field, channels::SECRET_REQUIRED))?;
     }
+    // A channel may leave them to this server.
+    if let Some(field) = ["server", "from"].into_iter().find(|name| !settings.contains_key(*name)) {
+        return Err(invalid(field, "required"));
+    }
     settings.insert("to".to_owned(), to.to_owned());
     if let Some((field, message)) = notifier.validate(MAIL_KIND, &settings) {
-        let is_missing = message.starts_with("required");
-        return Err(invalid(&field, if is_missing { "required" } else { &message }));
+        return Err(invalid(&field, &message));
     }
     Ok(MailServer::to_channel(settings))
 }
