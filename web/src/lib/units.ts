@@ -46,10 +46,9 @@ export function parseValue(text: string, kind: ValueKind): number | null {
   return ms === null ? null : kind === 'milliseconds' ? ms : Math.round(ms / 1000)
 }
 
-/** Largest unit that divides the value exactly. */
+/** Largest unit that divides the value exactly; the smallest for zero. */
 function exact(value: number, units: [string, number][]): string {
-  if (value === 0) return units === DURATIONS ? '0 s' : '0 B'
-  const [name, size] = units.find(([, size]) => value % size === 0) ?? units[units.length - 1]!
+  const [name, size] = units.find(([, size]) => value >= size && value % size === 0) ?? units[units.length - 1]!
   return `${value / size} ${name}`
 }
 
@@ -57,7 +56,7 @@ function exact(value: number, units: [string, number][]): string {
 export function formatValue(value: number, kind: ValueKind): string {
   if (kind === 'count') return String(value)
   if (kind === 'bytes') return exact(value, SIZES)
-  return exact(kind === 'milliseconds' ? value : value * 1000, DURATIONS)
+  return kind === 'milliseconds' ? exact(value, DURATIONS) : exact(value * 1000, DURATIONS.slice(0, -1))
 }
 
 /** Days, hours or minutes in words for sentences: the two largest units at most. */
