@@ -20,7 +20,7 @@ use perfwatch_rules::rule::Severity;
 use perfwatch_store::audit::AuditEntry;
 use perfwatch_store::incidents::{IncidentEventKind, IncidentEventRow};
 use perfwatch_store::outbox::{NotificationRow, NotificationState, Outbox};
-use perfwatch_store::{CommitError, FailureStreak, Store, StoreError, Transaction};
+use perfwatch_store::{CommitError, FailureStreak, LeasedTask, Store, StoreError, Transaction};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -34,10 +34,6 @@ const MAX_CONCURRENT_CHANNELS: usize = 8;
 const MAX_ROWS_PER_CHANNEL: i64 = 200;
 /// Interval at which the outbox is polled for notifications that became due.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// Lease of the hub that dispatches notifications.
-const DISPATCH_LEASE: &str = "notification_dispatch";
-/// Time after which another hub takes over the dispatch.
-const LEASE_MS: i64 = 15_000;
 /// Delay before the first retry; doubled with each attempt.
 const INITIAL_BACKOFF_MS: i64 = 5_000;
 /// Maximum delay before a retry.
@@ -136,12 +132,19 @@ impl NotificationDispatcher {
         }
     }
 
+    /// Returns whether this hub delivers. A hub that was suspended before it sent leaves the notification to another.
+    fn holds_lease(&self) -> bool {
+        self.store.lease(LeasedTask::NotificationDispatch).is_some()
+    }
+
     /// Channels with due notifications, if this hub holds the lease. The state is refreshed first,
     /// because another hub may have enqueued the notifications.
     async fn channels_due(&self) -> Result<Vec<Uuid>, StoreError> {
+        if !self.holds_lease() {
+            return Ok(Vec::new());
+        }
         let channels = Outbox::channels_due(&*self.store, self.clock.wall_ms()).await?;
-        // A lease is a write, so it is acquired only if there is something to deliver.
-        if channels.is_empty() || !self.store.acquire_lease(DISPATCH_LEASE, LEASE_MS).await? {
+        if channels.is_empty() {
             return Ok(Vec::new());
         }
         self.incidents.refresh_from_store().await?;
@@ -246,6 +249,9 @@ impl NotificationDispatcher {
             }
         }
         let Some(first) = notifications.first() else { return Ok(true) };
+        if !self.holds_lease() {
+            return Ok(false);
+        }
         // A repeated digest has the id of its first notification again.
         let digest = match notifications.len() {
             1 => first.clone(),
@@ -275,6 +281,7 @@ impl NotificationDispatcher {
             None => self.revalidator.revalidate(channel, row).await?,
         };
         match revalidation {
+            Revalidation::Send(_) if !self.holds_lease() => Ok(false),
             Revalidation::Send(notification) => {
                 let outcome = self.try_send(channel, &notification).await;
                 self.record_outcome(channel, row, outcome, Some(&notification)).await

@@ -19,7 +19,7 @@ use perfwatch_rules::incident::{CloseOutcome, NotificationReason};
 use perfwatch_store::host_last_seen::HostLastSeen;
 use perfwatch_store::incidents::IncidentEventKind;
 use perfwatch_store::outbox::Outbox;
-use perfwatch_store::{CommitError, FailureStreak, Store, Transaction};
+use perfwatch_store::{CommitError, FailureStreak, LeasedTask, Store, Transaction};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,12 +44,6 @@ const LAST_SEEN_STALENESS_MS: i64 = 20_000;
 pub(crate) const LAST_SEEN_WRITE_INTERVAL_MS: i64 = 60_000;
 /// Maximum number of last-seen times in a commit.
 const MAX_LAST_SEEN_ROWS: usize = 500;
-/// Interval between renewals of the lease, in ticks. Each renewal is a write.
-const LEASE_RENEW_INTERVAL: u64 = 5;
-/// Lease of the hub that evaluates `no_data` rules.
-const NO_DATA_LEASE: &str = "no_data_evaluation";
-/// Time after which another hub takes over the evaluation.
-const LEASE_MS: i64 = 15_000;
 /// Minimum pause between ticks, or jump of the wall clock, that counts as a stall of the hub.
 const MIN_STALL: Duration = Duration::from_secs(4);
 const MIN_STALL_MS: i64 = 4_000;
@@ -72,8 +66,6 @@ pub(crate) struct Timers {
 /// Shared knowledge of the hubs of a store.
 #[derive(Default)]
 struct PeerState {
-    /// True while the hub holds the lease for `no_data` rules.
-    evaluates_no_data: bool,
     /// Last-seen time of each host at any hub, in milliseconds since 1970.
     last_seen_by_peers: HashMap<HostId, i64>,
     /// Last-seen time of each host that this hub wrote.
@@ -164,12 +156,7 @@ impl Timers {
         if tick.is_multiple_of(LAST_SEEN_SYNC_INTERVAL) {
             self.sync_last_seen(peers).await?;
         }
-        if tick.is_multiple_of(LEASE_RENEW_INTERVAL) {
-            // Cleared first: no hub evaluates while the store is unavailable.
-            peers.evaluates_no_data = false;
-            peers.evaluates_no_data = self.store.acquire_lease(NO_DATA_LEASE, LEASE_MS).await?;
-        }
-        if peers.evaluates_no_data {
+        if self.store.lease(LeasedTask::NoDataEvaluation).is_some() {
             self.evaluators.evaluate_no_data(&peers.last_seen_by_peers);
         }
         self.advance_incidents().await?;

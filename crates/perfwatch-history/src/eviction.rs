@@ -164,11 +164,7 @@ impl History {
             if tier.coarser().is_some() {
                 self.roll_up_host(tier, host, watermark_ms).await?;
             }
-            match self
-                .backend
-                .commit(vec![Write::AdvanceHostWatermark(tier, host, watermark_ms)].into())
-                .await
-            {
+            match self.commit_maintenance(vec![Write::AdvanceHostWatermark(tier, host, watermark_ms)]).await {
                 Ok(()) => {}
                 // Rows below the new watermark arrived since the roll-up; the next run retries.
                 Err(CommitError::Conflict) => return Ok(0),

@@ -80,6 +80,21 @@ struct BootSequences {
 }
 
 impl HostHeadInner {
+    /// Encodes a row and records its sequence number; `None` for a row that the head has already.
+    fn encode_new(&mut self, snapshot: &Snapshot) -> Option<EncodedRow> {
+        let sequences = self.boot(snapshot.boot);
+        if !sequences.seqs.insert(snapshot.seq) {
+            return None;
+        }
+        sequences.newest_ms = sequences.newest_ms.max(snapshot.at_ms);
+        Some(self.encoder.encode(snapshot))
+    }
+
+    /// Unsealed rows in the order of arrival.
+    fn unsealed_rows(&self) -> Vec<EncodedRow> {
+        self.unsealed.iter().map(|unsealed| unsealed.row.clone()).collect()
+    }
+
     /// Releases memory that a head without rows does not need: its host may send no more.
     fn release_if_empty(&mut self) {
         if self.unsealed.is_empty() && self.mirrored.is_empty() {
@@ -164,18 +179,14 @@ impl HostHead {
         let mut guard = self.lock();
         let inner = &mut *guard;
         let add = |snapshot: &Snapshot| {
-            let sequences = inner.boot(snapshot.boot);
-            if !sequences.seqs.insert(snapshot.seq) {
-                return None;
-            }
-            sequences.newest_ms = sequences.newest_ms.max(snapshot.at_ms);
+            let row = inner.encode_new(snapshot)?;
             if inner.unsealed.is_empty() {
                 inner.since = now;
             }
             if inner.target_rows == 0 {
                 inner.target_rows = SEAL_ROWS / 2 + fastrand::usize(..SEAL_ROWS / 2);
             }
-            let (row, stored_bytes) = (inner.encoder.encode(snapshot), row_bytes(snapshot));
+            let stored_bytes = row_bytes(snapshot);
             inner.unsealed_bytes += stored_bytes;
             inner.unsealed.push(UnsealedRow { arrival, row: row.clone(), stored_bytes });
             Some(row)
@@ -187,12 +198,7 @@ impl HostHead {
     /// head has already.
     pub(super) fn mirror(&self, snapshot: &Snapshot) -> Option<EncodedRow> {
         let mut inner = self.lock();
-        let sequences = inner.boot(snapshot.boot);
-        if !sequences.seqs.insert(snapshot.seq) {
-            return None;
-        }
-        sequences.newest_ms = sequences.newest_ms.max(snapshot.at_ms);
-        let row = inner.encoder.encode(snapshot);
+        let row = inner.encode_new(snapshot)?;
         if inner.mirrored.len() >= MAX_MIRRORED_ROWS {
             inner.mirrored.pop_front();
         }
@@ -228,14 +234,13 @@ impl HostHead {
 
     /// Unsealed rows in the order of arrival.
     pub(super) fn rows(&self) -> Vec<EncodedRow> {
-        self.lock().unsealed.iter().map(|unsealed| unsealed.row.clone()).collect()
+        self.lock().unsealed_rows()
     }
 
     /// Unsealed rows and the arrival number of the last row; `None` if there are none.
     pub(super) fn rows_to_seal(&self) -> Option<(Vec<EncodedRow>, i64)> {
         let inner = self.lock();
-        let until = inner.unsealed.last()?.arrival;
-        Some((inner.unsealed.iter().map(|unsealed| unsealed.row.clone()).collect(), until))
+        Some((inner.unsealed_rows(), inner.unsealed.last()?.arrival))
     }
 
     /// Removes the rows of all commits up to `until`, which are in blocks.

@@ -30,7 +30,7 @@ pub mod timeline;
 use head::{HostHead, InFlightAppends};
 pub use metrics::HistoryMetrics;
 use perfwatch_model::{Clock, HostId, Snapshot, limit_table, limits};
-use perfwatch_store::{BlockContent, SnapshotRow, Store, StoreError, shares};
+use perfwatch_store::{BlockContent, SnapshotRow, Store, StoreError, TaskLease, shares};
 use perfwatch_tsdb::{EncodedRow, Projection, Tier, decode_rows};
 pub use share::ShareExceeded;
 use share::{STORAGE_RETRY_DELAY, SpaceShare, row_bytes};
@@ -115,6 +115,8 @@ pub struct History {
     space_share: Mutex<SpaceShare>,
     /// Last error of each task that currently fails.
     task_errors: Mutex<HashMap<HistoryTask, String>>,
+    /// Lease of the newest run of the tasks that change the shared store; `None` before the first.
+    maintenance_lease: Mutex<Option<TaskLease>>,
     /// Notified when retention or the disk budget changed.
     config_changed: Notify,
     /// Notified when a host has enough rows for a block.
@@ -165,6 +167,7 @@ impl History {
             over_share: RwLock::default(),
             space_share: Mutex::default(),
             task_errors: Mutex::default(),
+            maintenance_lease: Mutex::default(),
             config_changed: Notify::new(),
             seal_due: Notify::new(),
             metrics,

@@ -118,7 +118,7 @@ impl History {
             if tier.coarser().is_some() {
                 self.roll_up_before(tier, watermark_ms).await?;
             }
-            match self.backend.commit(vec![Write::AdvanceWatermark(tier, watermark_ms)].into()).await {
+            match self.commit_maintenance(vec![Write::AdvanceWatermark(tier, watermark_ms)]).await {
                 Ok(()) => {}
                 // Rows below the new watermark arrived since the roll-up; the next run retries.
                 Err(CommitError::Conflict) => return Ok(0),
@@ -144,7 +144,7 @@ impl History {
         reason: DeletionReason,
     ) -> Result<usize, StoreError> {
         let writes: Vec<Write> = blocks.iter().cloned().map(Write::DropBlock).collect();
-        match self.backend.commit(writes.into()).await {
+        match self.commit_maintenance(writes).await {
             Ok(()) => {
                 self.metrics.record_deleted(reason, blocks.len());
                 Ok(blocks.len())

@@ -97,7 +97,7 @@ impl History {
         let mut writes = vec![Write::ExpectWatermarks(watermarks), Write::ClearDirty(window)];
         let rollup = move || rollup_writes(window, &slices, &coarser, of_host, should_rewrite);
         writes.extend(run_blocking(rollup).await?);
-        match self.backend.commit(writes.into()).await {
+        match self.commit_maintenance(writes).await {
             Ok(()) => Ok(true),
             Err(CommitError::Conflict) => Ok(false),
             Err(CommitError::Store(error)) => Err(error),

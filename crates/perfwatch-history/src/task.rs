@@ -14,7 +14,7 @@ pub(crate) enum HistoryTask {
     Seal,
     /// Reading the disk usage of the store.
     DiskUsage,
-    /// Acquiring the lease. The lease is written, so that a failure means that the store rejects writes.
+    /// Renewal of the leases. They are written, so that a failure means that the store rejects writes.
     WriteCheck,
     /// Deletion of old data when the disk budget is almost used up.
     DiskBudget,

@@ -5,7 +5,7 @@
 
 use super::History;
 use super::task::HistoryTask;
-use perfwatch_store::StoreError;
+use perfwatch_store::{CommitError, LeasedTask, RENEWAL_INTERVAL, StoreError, Transaction, Write};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::time::{Interval, MissedTickBehavior, interval};
@@ -14,13 +14,11 @@ use tokio_util::task::TaskTracker;
 
 /// Interval of the checks for rows that reached their maximum age. Full blocks are sealed immediately.
 const SEAL_INTERVAL: Duration = Duration::from_secs(5);
-/// Interval of the disk budget checks and of the lease renewal.
+/// Interval of the disk budget checks.
 const BUDGET_INTERVAL: Duration = Duration::from_secs(2);
 const ROLLUP_INTERVAL: Duration = Duration::from_secs(20);
 const RETENTION_INTERVAL: Duration = Duration::from_secs(300);
 const FREE_SPACE_INTERVAL: Duration = Duration::from_secs(1);
-/// Duration of the lease, longer than any step of the work that it protects.
-const LEASE_MS: i64 = 60_000;
 
 /// Returns whether an interval has passed since the last run.
 fn is_due(last_run: Option<Duration>, now: Duration, interval: Duration) -> bool {
@@ -40,6 +38,15 @@ impl History {
         });
         let (history, token) = (self.clone(), stop.clone());
         tasks.spawn(async move { history.run_seal(&token).await });
+        let (history, token) = (self.clone(), stop.clone());
+        tasks.spawn(async move {
+            let mut ticks = interval(RENEWAL_INTERVAL);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            while next_tick(&token, &mut ticks).await {
+                let renewed = history.backend.renew_leases().await;
+                history.record_result(HistoryTask::WriteCheck, renewed);
+            }
+        });
         let (history, token) = (self.clone(), stop.clone());
         tasks.spawn(async move { history.run_maintenance(&token).await });
     }
@@ -79,10 +86,8 @@ impl History {
                 self.metrics.set_usage(usage);
                 self.record_result(HistoryTask::DiskUsage, self.update_over_share(usage).await);
             }
-            let lease = self.backend.acquire_lease("history_maintenance", LEASE_MS).await;
-            if self.record_result(HistoryTask::WriteCheck, lease) != Some(true) {
-                continue;
-            }
+            let Some(lease) = self.backend.lease(LeasedTask::HistoryMaintenance) else { continue };
+            *self.maintenance_lease.lock().unwrap_or_else(PoisonError::into_inner) = Some(lease);
             let now = self.clock.monotonic();
             if let Some(usage) = usage {
                 let enforced = self.enforce_disk_budget(usage);
@@ -103,6 +108,16 @@ impl History {
             let vacuum = self.backend.vacuum(self.clock.wall_ms().saturating_sub(raw_ms));
             self.run_task(HistoryTask::Vacuum, BUDGET_INTERVAL, vacuum).await;
         }
+    }
+
+    /// Commits changes of a task that runs under the lease; a conflict if another hub has the lease since.
+    pub(super) async fn commit_maintenance(&self, writes: Vec<Write>) -> Result<(), CommitError> {
+        let lease = *self.maintenance_lease.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tx = Transaction::from(writes);
+        if let Some(lease) = lease {
+            tx.require_lease(lease);
+        }
+        self.backend.commit(tx).await
     }
 
     /// Runs a task, records the run, and returns the value of a success.

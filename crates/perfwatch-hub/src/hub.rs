@@ -14,7 +14,7 @@ use perfwatch_live::cache::Cache;
 use perfwatch_metrics::recorder::Recorder;
 use perfwatch_store::accounts::Role;
 use perfwatch_store::audit::AuditEntry;
-use perfwatch_store::{CommitError, Transaction};
+use perfwatch_store::{CommitError, Store, Transaction};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +34,7 @@ pub struct Hub {
     shutdown_delay: Duration,
     tasks: TaskTracker,
     directory: Arc<AuthDirectory>,
+    store: Arc<dyn Store>,
     tls: bool,
     /// Notified to load the TLS certificate again.
     reload: Arc<Notify>,
@@ -72,7 +73,10 @@ impl Hub {
         let security = (directory.clone(), keyring);
         let public_address = Arc::new(public_address(&config, address));
         let process = (public_address, stop.clone(), tasks.clone());
+        let store = deps.store.clone();
         let (app, cache, stream) = build_app(config, deps, security, process).await?;
+        // The first runs of the tasks have their leases; a failure is reported by the next renewal.
+        let _ = store.renew_leases().await;
         app.history.start(&tasks, &stop);
         app.alerting.start(&tasks, &stop);
         app.agentless.start(&tasks, &stop);
@@ -112,6 +116,7 @@ impl Hub {
             shutdown_delay: config.shutdown_delay,
             tasks,
             directory,
+            store,
             tls,
             server,
             reload,
@@ -166,6 +171,10 @@ impl Hub {
         self.tasks.close();
         let drained = async {
             self.tasks.wait().await;
+            // Other hubs continue the tasks at once.
+            if let Err(error) = self.store.release_leases().await {
+                tracing::warn!(%error, "failed to release the leases of background tasks");
+            }
             self.server.await
         };
         match tokio::time::timeout(DRAIN_TIMEOUT, drained).await {

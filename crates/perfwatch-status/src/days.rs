@@ -11,7 +11,7 @@ use perfwatch_live::host_registry::Host;
 use perfwatch_live::host_status::HostStatus;
 use perfwatch_model::HostId;
 use perfwatch_store::status_pages::AvailabilityDay;
-use perfwatch_store::{CommitError, FailureStreak, StoreError, Transaction};
+use perfwatch_store::{CommitError, FailureStreak, LeasedTask, StoreError, TaskLease, Transaction};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -24,10 +24,6 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(30);
 const MAX_PASS_TIME: Duration = Duration::from_secs(5);
 /// Maximum number of days in a commit.
 const MAX_BATCH_ROWS: usize = 200;
-/// Lease of the hub that computes days that are over.
-const LEASE: &str = "availability_days";
-/// Duration of the lease.
-const LEASE_MS: i64 = 120_000;
 /// Name of the task in the list of background tasks.
 const TASK: &str = "availability";
 
@@ -100,7 +96,7 @@ impl StatusService {
             self.with_days(|days| days.entry(host.record.id).or_default().live = Some(live));
         }
         self.sample(&hosts).await;
-        if !self.deps.store.acquire_lease(LEASE, LEASE_MS).await? {
+        let Some(lease) = self.deps.store.lease(LeasedTask::AvailabilityDays) else {
             // Another hub stores the days.
             for host in &hosts {
                 if !self.missing(host, now_ms).is_empty() {
@@ -108,8 +104,8 @@ impl StatusService {
                 }
             }
             return Ok(false);
-        }
-        self.compute_missing(&mut observer, &hosts, &alerting, stop).await
+        };
+        self.compute_missing(&mut observer, (&hosts, lease), &alerting, stop).await
     }
 
     /// Adds the newest values of the hosts that send, and drops hosts that left the pages.
@@ -152,7 +148,7 @@ impl StatusService {
     async fn compute_missing(
         &self,
         observer: &mut Observer<'_>,
-        hosts: &[Host],
+        (hosts, lease): (&[Host], TaskLease),
         alerting: &Arc<AlertingSnapshot>,
         stop: &CancellationToken,
     ) -> Result<bool, StoreError> {
@@ -176,7 +172,9 @@ impl StatusService {
             computed.push((host.record.id, total.to_day(day, is_settled)));
             left -= 1;
         }
-        self.store(&computed, now_ms).await?;
+        if !self.store(&computed, lease, now_ms).await? {
+            return Ok(false);
+        }
         self.with_days(|days| {
             for (host, day) in computed {
                 days.entry(host).or_default().stored.insert(day.day, day);
@@ -185,17 +183,25 @@ impl StatusService {
         Ok(left > 0 && !stop.is_cancelled())
     }
 
-    async fn store(&self, computed: &[(HostId, AvailabilityDay)], now_ms: i64) -> Result<(), StoreError> {
+    /// Stores days. Returns `false` if another hub has the lease since and stores them.
+    async fn store(
+        &self,
+        computed: &[(HostId, AvailabilityDay)],
+        lease: TaskLease,
+        now_ms: i64,
+    ) -> Result<bool, StoreError> {
         if computed.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let first_day = first_day(now_ms);
         let tx = Transaction::build(|tx| {
+            tx.require_lease(lease);
             computed.iter().for_each(|(host, day)| tx.status_pages().put_day(*host, day));
             tx.status_pages().delete_days_before(first_day);
         });
         match self.deps.store.commit(tx).await {
-            Ok(()) | Err(CommitError::Conflict) => Ok(()),
+            Ok(()) => Ok(true),
+            Err(CommitError::Conflict) => Ok(false),
             Err(CommitError::Store(error)) => Err(error),
         }
     }

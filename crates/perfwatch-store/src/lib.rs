@@ -40,6 +40,7 @@ mod sql;
 mod sqlite;
 pub mod status_pages;
 mod store;
+mod task_lease;
 mod transaction;
 mod write;
 
@@ -56,5 +57,6 @@ pub use sqlite::{SqliteOptions, SqliteStore};
 pub use store::{
     BlockContent, BlockSlice, BoxFuture, DiskUsage, HeadSnapshot, Query, QueryResult, SnapshotRow, Store,
 };
+pub use task_lease::{LEASE_TTL, LeasedTask, RENEWAL_INTERVAL, TaskLease};
 pub use transaction::Transaction;
 pub use write::{BlockId, BlockInfo, DirtyWindow, RetentionWatermarks, SealWatermark, SequenceRanges, Write};

@@ -8,6 +8,7 @@ mod apply;
 mod backup;
 mod error;
 mod inner;
+mod leases;
 mod migrate;
 mod partitions;
 mod read;
@@ -21,6 +22,7 @@ use crate::metadata;
 use crate::schema_versions::SchemaVersions;
 use crate::sql::{SqlValue, value_from_postgres};
 use crate::store::*;
+use crate::task_lease::{LeasedTask, TaskLease};
 use crate::transaction::Transaction;
 use crate::write::*;
 use append::Appender;
@@ -253,17 +255,16 @@ impl Store for PostgresStore {
         Box::pin(metadata::retention_watermarks(self))
     }
 
-    fn acquire_lease(&self, name: &'static str, for_ms: i64) -> BoxFuture<'_, Result<bool, StoreError>> {
-        Box::pin(async move {
-            let client = self.inner.client().await?;
-            // Times are from the server's clock, which all hubs share.
-            let sql = "WITH now AS (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS ms) \
-                 INSERT INTO lease (name, holder, until_ms) SELECT $1, $2, now.ms + $3 FROM now \
-                 ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until_ms = excluded.until_ms \
-                 WHERE lease.holder = excluded.holder OR lease.until_ms < excluded.until_ms - $3";
-            let acquired = client.execute(sql, &[&name, &self.inner.hub, &for_ms]).await;
-            Ok(acquired.map_err(|error| unavailable(&error))? > 0)
-        })
+    fn renew_leases(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(leases::renew(&self.inner))
+    }
+
+    fn lease(&self, task: LeasedTask) -> Option<TaskLease> {
+        self.inner.leases.get(task, self.inner.clock.monotonic())
+    }
+
+    fn release_leases(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(leases::release(&self.inner))
     }
 
     fn free_bytes(&self) -> Option<u64> {

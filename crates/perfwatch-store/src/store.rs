@@ -10,6 +10,7 @@ use crate::hosts::HostRecord;
 use crate::read_bounds::ReadBounds;
 use crate::read_size::ReadSize;
 use crate::sql::SqlValue;
+use crate::task_lease::{LeasedTask, TaskLease};
 use crate::transaction::Transaction;
 use crate::write::{BlockInfo, DirtyWindow, RetentionWatermarks, SealWatermark, SequenceRanges};
 use perfwatch_model::{HostId, Snapshot};
@@ -189,8 +190,12 @@ pub trait Store: Send + Sync {
     /// Reads the retention watermarks of all tiers.
     fn retention_watermarks(&self) -> BoxFuture<'_, Result<RetentionWatermarks, StoreError>>;
 
-    /// Acquires or renews a lease for this hub; false while another hub holds it.
-    fn acquire_lease(&self, name: &'static str, for_ms: i64) -> BoxFuture<'_, Result<bool, StoreError>>;
+    /// Renews the leases of this hub, and acquires those that no other hub holds, every [`RENEWAL_INTERVAL`](crate::RENEWAL_INTERVAL).
+    fn renew_leases(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// Lease of a task, while this hub holds it; does not wait.
+    fn lease(&self, task: LeasedTask) -> Option<TaskLease>;
+    /// Gives up all leases of this hub, so that other hubs acquire them at their next renewal.
+    fn release_leases(&self) -> BoxFuture<'_, Result<(), StoreError>>;
     /// Free space of the file system if the store has its own files; does not wait.
     fn free_bytes(&self) -> Option<u64>;
     /// Measures the disk space of the store.

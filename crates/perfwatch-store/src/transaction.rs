@@ -2,6 +2,7 @@
 //! module does not depend on the entities.
 
 use crate::sql::SqlStatement;
+use crate::task_lease::TaskLease;
 use crate::write::Write;
 
 /// Writes that one commit applies atomically, in the order in which they were added.
@@ -21,6 +22,8 @@ pub(crate) enum Change {
     /// Statement on an entity; a [`crate::CommitError::Conflict`] if it violates a unique key, or if it
     /// requires a row and affects none.
     Entity(SqlStatement),
+    /// Check that this hub still holds a lease; a [`crate::CommitError::Conflict`] otherwise.
+    Lease(TaskLease),
 }
 
 impl Transaction {
@@ -29,6 +32,11 @@ impl Transaction {
         let mut transaction = Self::default();
         add_writes(&mut transaction);
         transaction
+    }
+
+    /// Rejects the commit unless this hub still holds the lease. No other hub acquires the lease until the commit ends.
+    pub fn require_lease(&mut self, lease: TaskLease) {
+        self.changes.push(Change::Lease(lease));
     }
 
     /// Number of writes, at least one per repository call.

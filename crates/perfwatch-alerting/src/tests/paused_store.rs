@@ -2,9 +2,9 @@
 
 use perfwatch_model::HostId;
 use perfwatch_store::{
-    BlockInfo, BlockSlice, BoxFuture, CommitError, DirtyWindow, DiskUsage, HeadSnapshot, HostRecord, Query,
-    QueryResult, RetentionWatermarks, SealWatermark, SequenceRanges, SnapshotRow, SqlValue, SqliteStore,
-    Store, StoreError, Transaction,
+    BlockInfo, BlockSlice, BoxFuture, CommitError, DirtyWindow, DiskUsage, HeadSnapshot, HostRecord,
+    LeasedTask, Query, QueryResult, RetentionWatermarks, SealWatermark, SequenceRanges, SnapshotRow,
+    SqlValue, SqliteStore, Store, StoreError, TaskLease, Transaction,
 };
 use perfwatch_tsdb::Tier;
 use std::path::Path;
@@ -128,8 +128,16 @@ impl Store for PausedStore {
         self.0.retention_watermarks()
     }
 
-    fn acquire_lease(&self, name: &'static str, for_ms: i64) -> BoxFuture<'_, Result<bool, StoreError>> {
-        hold_time(self.0.acquire_lease(name, for_ms))
+    fn renew_leases(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        hold_time(self.0.renew_leases())
+    }
+
+    fn lease(&self, task: LeasedTask) -> Option<TaskLease> {
+        self.0.lease(task)
+    }
+
+    fn release_leases(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        hold_time(self.0.release_leases())
     }
 
     fn free_bytes(&self) -> Option<u64> {

@@ -2,7 +2,7 @@
 
 use super::error::unavailable;
 use super::inner::PostgresInner;
-use super::{partitions, read, shapes};
+use super::{leases, partitions, read, shapes};
 use crate::error::{CommitError, StoreError};
 use crate::hosts::HostRecord;
 use crate::range_set::RangeSet;
@@ -106,6 +106,7 @@ async fn try_commit(inner: &PostgresInner, client: &mut Object, changes: &[Chang
 async fn apply(inner: &PostgresInner, tx: &Transaction<'_>, change: &Change) -> Result<bool, Error> {
     match change {
         Change::History(write) => apply_write(inner, tx, write).await,
+        Change::Lease(lease) => leases::is_held(inner, tx, *lease).await,
         Change::Entity(statement) => {
             let values: Vec<&(dyn ToSql + Sync)> = statement.values.iter().map(|value| value as _).collect();
             Ok(tx.execute(statement.sql, &values).await? > 0 || !statement.requires_row)

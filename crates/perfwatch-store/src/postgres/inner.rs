@@ -5,6 +5,7 @@ use super::tls;
 use crate::error::StoreError;
 use crate::shape_cache::ShapeCache;
 use crate::shape_use::ShapeUse;
+use crate::task_lease::HeldLeases;
 use deadpool_postgres::{GenericClient, Manager, ManagerConfig, Object, Pool, RecyclingMethod};
 use perfwatch_model::{Clock, ShapeId, wire};
 use std::collections::HashSet;
@@ -12,6 +13,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use uuid::Uuid;
 
 /// Minimum disk budget. Empty tables and indexes already take some MB.
 pub(super) const MIN_BUDGET_BYTES: u64 = 64 << 20;
@@ -28,6 +30,9 @@ pub(super) const REJECT_ABOVE_PERCENT: u64 = 85;
 pub(super) struct PostgresInner {
     pub(super) pool: Pool,
     pub(super) hub: String,
+    /// Holder of leases: a process. A hub that starts again does not continue the tasks of the process before.
+    pub(super) lease_holder: String,
+    pub(super) leases: HeldLeases,
     budget_bytes: AtomicU64,
     /// Size at the last measurement plus the bytes written since; an upper bound.
     pub(super) disk_bytes: AtomicU64,
@@ -75,6 +80,8 @@ impl PostgresInner {
             .map_err(|error| rejected(&error))?;
         Ok(Self {
             pool,
+            lease_holder: format!("{hub} {}", Uuid::now_v7()),
+            leases: HeldLeases::default(),
             hub,
             budget_bytes: AtomicU64::new(budget_bytes),
             disk_bytes: AtomicU64::new(0),

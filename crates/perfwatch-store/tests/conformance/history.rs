@@ -206,8 +206,12 @@ async fn sequence_ranges_merge(store: &Arc<dyn Store>) {
 }
 
 async fn lease_is_renewed_by_its_holder(store: &Arc<dyn Store>) {
-    assert!(store.acquire_lease("task", 60_000).await.unwrap());
-    assert!(store.acquire_lease("task", 60_000).await.unwrap(), "the holder renews it");
+    store.renew_leases().await.unwrap();
+    let lease = store.lease(LeasedTask::HistoryMaintenance);
+    assert!(lease.is_some());
+    store.renew_leases().await.unwrap();
+    assert_eq!(store.lease(LeasedTask::HistoryMaintenance), lease, "the holder keeps its token");
+    store.commit(Transaction::build(|tx| tx.require_lease(lease.unwrap()))).await.unwrap();
 }
 
 async fn stored_shapes(store: &dyn Store) -> Vec<Vec<u8>> {

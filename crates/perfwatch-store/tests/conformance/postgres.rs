@@ -22,8 +22,70 @@ async fn hubs_share_data_but_not_head_and_leases() {
     // Another hub has its own head and cannot acquire a lease that is held.
     let other = connect(&url, "two").await.unwrap();
     assert_eq!(head_seqs(&other).await, Vec::<u64>::new());
-    assert!(other.acquire_lease("other task", 60_000).await.unwrap());
-    assert!(!other.acquire_lease("task", 60_000).await.unwrap(), "the first hub holds it");
+    store.renew_leases().await.unwrap();
+    other.renew_leases().await.unwrap();
+    for task in LeasedTask::ALL {
+        assert!(other.lease(task).is_none(), "the first hub holds {}", task.name());
+    }
+}
+
+#[tokio::test]
+async fn earlier_holders_of_a_lease_write_nothing() {
+    let server = postgres_server();
+    let url = server.database("leases");
+    let [first, second] = [connect(&url, "one").await.unwrap(), connect(&url, "two").await.unwrap()];
+    let task = LeasedTask::HistoryMaintenance;
+    let write = |lease| {
+        Transaction::build(|tx| {
+            tx.require_lease(lease);
+            tx.append(vec![Write::AdvanceWatermark(Tier::Raw, T0)].into());
+        })
+    };
+    let watermark_ms = async || first.retention_watermarks().await.unwrap().tier_ms(Tier::Raw);
+    first.renew_leases().await.unwrap();
+    let lease = first.lease(task).unwrap();
+    // A hub that does not renew its leases, for example because it is suspended.
+    let expire = || server.query("leases", "UPDATE lease SET until_ms = 0");
+    expire();
+    assert!(first.lease(task).is_some(), "it does not know yet");
+    second.renew_leases().await.unwrap();
+    let next = second.lease(task).unwrap();
+    assert_ne!(next, lease);
+    assert!(matches!(first.commit(write(lease)).await, Err(CommitError::Conflict)));
+    assert!(matches!(first.commit(write(next)).await, Err(CommitError::Conflict)), "of another hub");
+    assert_eq!(watermark_ms().await, 0);
+    first.renew_leases().await.unwrap();
+    assert!(first.lease(task).is_none());
+    // The first hub acquires the leases again: writes that it began before are rejected, too.
+    second.release_leases().await.unwrap();
+    assert!(second.lease(task).is_none());
+    first.renew_leases().await.unwrap();
+    assert!(matches!(first.commit(write(lease)).await, Err(CommitError::Conflict)));
+    first.commit(write(first.lease(task).unwrap())).await.unwrap();
+    assert_eq!(watermark_ms().await, T0);
+}
+
+#[tokio::test]
+async fn jobs_of_ended_hubs_return_to_the_queue() {
+    let server = postgres_server();
+    let url = server.database("ended_hubs");
+    let [first, second] = [connect(&url, "one").await.unwrap(), connect(&url, "two").await.unwrap()];
+    let claim = "INSERT INTO collection_job (server, trigger, state, run_at_ms, attempts, hub, lease_id, leased_until_ms) \
+         SELECT hub::bytea, 'scheduled', 'active', 0, 1, hub, 'lease', 9e15 \
+         FROM unnest(ARRAY['one', 'two', 'earlier version']) AS hub";
+    server.query("ended_hubs", claim);
+    let waiting = || server.query("ended_hubs", "SELECT hub FROM collection_job WHERE state = 'waiting'");
+    first.renew_leases().await.unwrap();
+    second.renew_leases().await.unwrap();
+    assert_eq!(waiting(), "");
+    server.query("ended_hubs", "UPDATE lease SET until_ms = until_ms - 8000 WHERE name = 'hub one'");
+    second.renew_leases().await.unwrap();
+    assert_eq!(waiting(), "one");
+    let hubs = || server.query("ended_hubs", "SELECT name FROM lease WHERE name LIKE 'hub %' ORDER BY name");
+    assert_eq!(hubs(), "hub one\nhub two");
+    server.query("ended_hubs", "UPDATE lease SET until_ms = until_ms - 86400000 WHERE name = 'hub one'");
+    second.renew_leases().await.unwrap();
+    assert_eq!(hubs(), "hub two");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Two hubs on one database: changes of accounts, agents, rules and alerts propagate.
 
-use crate::support::{ADMIN, TestHub, eventually, now_ms};
+use crate::support::{ADMIN, TestHub, eventually, holds_for, now_ms};
 use futures_util::StreamExt as _;
 use perfwatch_testkit::Postgres;
 use perfwatch_testkit::recorder::HttpRecorder;
@@ -199,4 +199,36 @@ fn two_hubs_notify_once_and_share_last_seen() {
     });
     assert_eq!(reasons()[2], "reopened");
     drop(install);
+}
+
+/// Hubs that hold leases of tasks now, without the number of their process.
+const LEASE_HOLDERS: &str = "SELECT DISTINCT split_part(holder, ' ', 1) FROM lease WHERE name NOT LIKE 'hub %' \
+     AND until_ms > extract(epoch FROM clock_timestamp()) * 1000";
+
+#[test]
+fn leases_move_when_a_hub_stops_or_hangs() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let database = Postgres::start();
+    let url = database.database("shared");
+    let start = |index: usize, id: &str| {
+        let args = ["hub", "--listen", "127.0.0.1:0", "--store", &url];
+        TestHub::start_with_env(folders[index].path(), &args, &[("PERFWATCH_HUB_ID", id)])
+    };
+    let holder = || database.query("shared", LEASE_HOLDERS);
+    let a = start(0, "a");
+    assert_eq!(holder(), "a");
+    let mut b = start(1, "b");
+    a.process.signal("STOP");
+    eventually("another hub runs the tasks of a suspended hub", || holder() == "b");
+    a.process.signal("CONT");
+    holds_for(Duration::from_secs(3), "the hub that runs again leaves them there", || holder() == "b");
+    assert_eq!(b.process.terminate(), 0);
+    // The leases of a hub that stopped are free; those of a killed hub end with time.
+    let free =
+        "SELECT count(*) FROM lease WHERE holder LIKE 'b %' AND name NOT LIKE 'hub %' AND until_ms > 0";
+    assert_eq!(database.query("shared", free), "0");
+    eventually("the first hub continues", || holder() == "a");
+    let _b = start(1, "b");
+    a.process.kill();
+    eventually("another hub runs the tasks of a killed hub", || holder() == "b");
 }
