@@ -37,6 +37,7 @@ test: check deny
 	scripts/ensure-debian-root
 	target/tools/kubernetes/bin/python -m unittest discover --quiet --start-directory deploy/tests
 	cd web && $(NPM) run -s e2e
+	cd web && PERFWATCH_BENCH_TINY=1 $(NPM) run -s bench
 
 check: web
 	$(CARGO) fmt --all --check
@@ -48,6 +49,7 @@ bench: web
 	scripts/ensure-competitors
 	scripts/ensure-postgres
 	scripts/ensure-sshd
+	scripts/ensure-browser
 	$(CARGO) build --locked --profile quick -p perfwatch -p perfwatch-bench
 	target/quick/perfwatch-bench alerts
 	target/quick/perfwatch-bench collect
@@ -60,6 +62,7 @@ bench: web
 	target/quick/perfwatch-bench agent
 	target/quick/perfwatch-bench hostile
 	target/quick/perfwatch-bench memory
+	cd web && E2E_BIN=../target/quick/perfwatch $(NPM) run -s bench
 
 # Regenerates reference pages, the API document, and the dashboard's types of the API.
 docs: web/node_modules/.installed

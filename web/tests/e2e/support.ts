@@ -37,6 +37,7 @@ export class TestSite {
   address = '127.0.0.1:0'
   private hub?: ChildProcess
   private agent?: ChildProcess
+  private readonly simulations: ChildProcess[] = []
 
   private start(name: string, args: string[]): ChildProcess {
     const env: NodeJS.ProcessEnv = { ...process.env, PERFWATCH_DATA: join(this.folder, name) }
@@ -111,6 +112,11 @@ export class TestSite {
     this.agent = this.start('agent', ['agent', '--hub', this.url, '--interval', interval, '--name', 'e2e-host', '--token', this.token])
   }
 
+  /** Starts a fleet of simulated hosts; `flags` are those of `perfwatch simulate`. */
+  startSimulation(...flags: string[]) {
+    this.simulations.push(this.start('simulation', ['simulate', '--hub', this.url, '--token', this.token, ...flags]))
+  }
+
   /** Exit code of the agent, which the test does not stop. */
   async agentExitCode(): Promise<number | null> {
     const agent = this.agent!
@@ -126,7 +132,7 @@ export class TestSite {
   }
 
   async stop() {
-    await kill(this.agent, 'SIGTERM')
+    for (const sender of [this.agent, ...this.simulations]) await kill(sender, 'SIGTERM')
     await kill(this.hub, 'SIGTERM')
     rmSync(this.folder, { recursive: true, force: true })
   }
