@@ -10,6 +10,8 @@ export interface PageStream {
   pausedMs?: number
   /** Whether the page shows a past time. */
   replay?: boolean
+  /** Whether the page asks the hub for its data: no data means no answer of the hub. */
+  isPolled?: boolean
   /** Whether the last request of the page failed. */
   failing?: boolean
 }

@@ -6,6 +6,9 @@ import { fetchConfirmed } from './confirmation'
 import { endSession, isSessionError, readError } from './errors'
 import type { paths } from './schema'
 
+/** Longest time of a read. The hub ends its own requests earlier; a network may swallow an answer. */
+const MAX_READ_MS = 40_000
+
 /** Throws error answers as `ApiError`. */
 const throwErrors: Middleware = {
   async onResponse({ response }) {
@@ -27,7 +30,9 @@ function createApi(...middleware: Middleware[]) {
     headers: { accept: 'application/json' },
     fetch: async (request) => {
       const sentMs = Date.now()
-      const response = await fetchConfirmed(request)
+      const isRead = request.method === 'GET'
+      const signal = isRead ? AbortSignal.any([request.signal, AbortSignal.timeout(MAX_READ_MS)]) : request.signal
+      const response = await fetchConfirmed(isRead ? new Request(request, { signal }) : request)
       compareClocks(response, sentMs)
       return response
     },

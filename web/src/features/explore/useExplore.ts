@@ -6,6 +6,7 @@ import { ApiError, errorMessage } from '../../api/errors'
 import type { QueryResponse, QuerySet, SavedView } from '../../api/types'
 import type { View } from '../../charts/chartProps'
 import { hubNow } from '../../lib/hubClock'
+import { useReconnect } from '../../useReconnect'
 import { fromQuery, presetOf, type RangePreset } from '../host/range'
 import { defaultState, type ExploreState, fromAddress, toAddress, viewState } from './state'
 
@@ -60,6 +61,8 @@ export function useExplore(id: () => string | undefined) {
   const problem = ref('')
   const isLoading = ref(false)
   const receivedMs = ref(0)
+  /** Time between two requests: long ranges change rarely. */
+  const intervalMs = ref(REFRESH_MS)
   let request = new AbortController()
   let timer: ReturnType<typeof setTimeout> | undefined
   let failures = 0
@@ -104,6 +107,7 @@ export function useExplore(id: () => string | undefined) {
     if (document.hidden || range.value.fixed || !state.value.set.queries.length) return
     const stepMs = (range.value.preset.seconds / MAX_POINTS) * 1000
     const pause = Math.min(MAX_REFRESH_MS, Math.max(REFRESH_MS, stepMs, (answer.value?.duration_ms ?? 0) * 10))
+    intervalMs.value = pause
     timer = setTimeout(() => void refresh(), Math.min(MAX_REFRESH_MS, pause * 2 ** Math.min(failures, 3)))
   }
 
@@ -120,6 +124,7 @@ export function useExplore(id: () => string | undefined) {
   function onVisibility() {
     if (!document.hidden) void refresh()
   }
+  useReconnect(refresh)
   document.addEventListener('visibilitychange', onVisibility)
   onScopeDispose(() => {
     clearTimeout(timer)
@@ -151,7 +156,7 @@ export function useExplore(id: () => string | undefined) {
 
   return {
     ...{ state, saved, savedView, viewError, isMissing, isViewLoading, isEdited, loadView },
-    ...{ range, answer, answered, version, problem, isLoading, receivedMs, view, refresh },
+    ...{ range, answer, answered, version, problem, isLoading, receivedMs, intervalMs, view, refresh },
     ...{ update, selectPreset, selectRange, resetZoom, shift },
   }
 }

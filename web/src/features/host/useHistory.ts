@@ -9,6 +9,7 @@ import { loadHistory, type HistoryColumns, loadSnapshotAt, loadTopProcesses } fr
 import { HISTORY_METRICS, SCRIPT_METRICS } from './panels'
 import type { Range } from './range'
 import { hubNow } from '../../lib/hubClock'
+import { useReconnect } from '../../useReconnect'
 
 /** Seconds between two requests of a moving range; the distance of two points in between. */
 const MIN_REFRESH_S = 5
@@ -27,9 +28,13 @@ export function useHistory(id: string, range: Ref<Range>, isScript: Ref<boolean>
   const problem = ref('')
   let request = new AbortController()
   let timer: ReturnType<typeof setTimeout> | undefined
+  /** A hidden page loads nothing; a request that became due follows when it is shown. */
+  let isDue = false
 
   async function load(isRefresh = false) {
     clearTimeout(timer)
+    isDue = isRefresh && document.hidden
+    if (isDue) return
     request.abort()
     request = new AbortController()
     if (!isShown.value) return
@@ -64,9 +69,13 @@ export function useHistory(id: string, range: Ref<Range>, isScript: Ref<boolean>
     () => void load(),
     { immediate: true },
   )
+  const onVisibility = () => isDue && void load(true)
+  document.addEventListener('visibilitychange', onVisibility)
+  useReconnect(() => load(true))
   onScopeDispose(() => {
     clearTimeout(timer)
     request.abort()
+    document.removeEventListener('visibilitychange', onVisibility)
   })
   return { columns, shown, version, loading, problem, reload: () => load() }
 }

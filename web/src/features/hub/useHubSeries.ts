@@ -6,6 +6,7 @@ import { errorMessage } from '../../api/errors'
 import type { View } from '../../charts/chartProps'
 import { hubNow } from '../../lib/hubClock'
 import { HistoryColumns } from '../../live/history'
+import { useReconnect } from '../../useReconnect'
 
 export const RANGES = { '15m': 900, '1h': 3_600, '6h': 21_600, '24h': 86_400, '7d': 604_800, '30d': 2_592_000 } as const
 export type RangeKey = keyof typeof RANGES
@@ -37,6 +38,8 @@ export function useHubSeries(enabled: () => boolean) {
   const version = ref(0)
   const problem = ref('')
   const receivedMs = ref(0)
+  /** Time between two requests: long ranges change rarely. */
+  const intervalMs = ref(REFRESH_MS)
   let request = new AbortController()
   let timer: ReturnType<typeof setTimeout> | undefined
   let failures = 0
@@ -69,6 +72,7 @@ export function useHubSeries(enabled: () => boolean) {
     if (document.hidden) return
     const seconds = fixed.value ? fixed.value.to - fixed.value.from : RANGES[range.value]
     const pause = Math.min(MAX_REFRESH_MS, Math.max(REFRESH_MS, (seconds / MAX_POINTS) * 1000))
+    intervalMs.value = pause
     timer = setTimeout(() => void refresh(), Math.min(MAX_REFRESH_MS, pause * 2 ** Math.min(failures, 3)))
   }
 
@@ -83,6 +87,7 @@ export function useHubSeries(enabled: () => boolean) {
     },
     { immediate: true },
   )
+  useReconnect(() => enabled() && refresh())
   document.addEventListener('visibilitychange', onVisibility)
   onScopeDispose(() => {
     clearTimeout(timer)
@@ -97,5 +102,5 @@ export function useHubSeries(enabled: () => boolean) {
     void router.push({ query: { ...route.query, from: String(Math.round(from * 1000)), to: String(Math.round(to * 1000)) } })
   const resetZoom = () => void router.push({ query: { ...route.query, from: undefined, to: undefined } })
 
-  return { range, fixed, columns, recent, version, view, problem, receivedMs, refresh, setRange, zoom, resetZoom }
+  return { range, fixed, columns, recent, version, view, problem, receivedMs, intervalMs, refresh, setRange, zoom, resetZoom }
 }
