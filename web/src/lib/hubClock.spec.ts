@@ -20,9 +20,16 @@ test('jitter, slow answers and answers from a cache change nothing', () => {
   vi.useFakeTimers({ now: HUB + 1_200 })
   compareClocks(answer(), Date.now())
   expect(hubNow()).toBe(Date.now())
+  vi.setSystemTime(HUB + 8_000)
+  compareClocks(answer(), Date.now() - 20_000)
   vi.setSystemTime(HUB + 600_000)
-  compareClocks(answer(), Date.now() - 10_000)
   compareClocks(answer({ age: '600' }), Date.now())
   expect(hubNow()).toBe(Date.now())
   expect(notedOffsetMs.value).toBe(0)
+})
+
+test('a slow answer corrects a clock that is wrong by more than its duration', () => {
+  vi.useFakeTimers({ now: HUB + 3_600_000 })
+  compareClocks(answer(), Date.now() - 10_000)
+  expect(Math.abs(hubNow() - HUB)).toBeLessThanOrEqual(6_000)
 })

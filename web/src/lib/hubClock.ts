@@ -1,7 +1,7 @@
 // Time of the hub. The clock of the browser may be wrong; ranges, silences and ages use this time.
 import { computed, ref } from 'vue'
 
-/** Offset of the browser's clock that is ignored: the hub states its time in whole seconds. */
+/** Least offset of the browser's clock that is corrected: the hub states its time in whole seconds. */
 const MAX_JITTER_MS = 2_000
 /** Offset from which a note is shown. */
 const MIN_NOTED_MS = 60_000
@@ -18,8 +18,10 @@ export const notedOffsetMs = computed(() => (Math.abs(offsetMs.value) >= MIN_NOT
 export function compareClocks(response: Response, sentMs: number): void {
   const hubMs = Date.parse(response.headers.get('date') ?? '')
   const receivedMs = Date.now()
-  // An answer from a cache has an old date; a slow one says little.
-  if (Number.isNaN(hubMs) || receivedMs - sentMs > MAX_JITTER_MS || response.headers.has('age')) return
+  // An answer from a cache has an old date.
+  if (Number.isNaN(hubMs) || response.headers.has('age')) return
   const measured = hubMs + 500 - (sentMs + receivedMs) / 2
-  if (Math.abs(measured - offsetMs.value) > MAX_JITTER_MS) offsetMs.value = Math.abs(measured) > MAX_JITTER_MS ? Math.round(measured) : 0
+  // The hub stated its time at any moment between request and answer, which are far apart on a slow network.
+  const jitterMs = Math.max(MAX_JITTER_MS, Math.abs(receivedMs - sentMs))
+  if (Math.abs(measured - offsetMs.value) > jitterMs) offsetMs.value = Math.abs(measured) > MAX_JITTER_MS ? Math.round(measured) : 0
 }

@@ -5,6 +5,7 @@ import { formatTick, timeTicks } from '../../charts/axes'
 import { drawGap } from '../../charts/marks'
 import { t } from '../../i18n'
 import { clock, clockShort, day } from '../../lib/format'
+import { hubNow } from '../../lib/hubClock'
 import { levelColor } from '../../lib/levels'
 import { color } from '../../lib/theme'
 import type { Columns, Gap, Value } from '../../live/columns'
@@ -194,7 +195,7 @@ function drawAxis(context: CanvasRenderingContext2D, scale: RibbonScale, hiddenA
   }
   if (hiddenAt !== null && Math.abs(scale.right - hiddenAt) < 60) return
   context.textAlign = 'right'
-  context.fillText(Math.abs(to * 1000 - Date.now()) < 120_000 ? t('host.recorder.now') : clockShort(to * 1000), scale.right, HEIGHT - 8)
+  context.fillText(Math.abs(to * 1000 - hubNow()) < 120_000 ? t('host.recorder.now') : clockShort(to * 1000), scale.right, HEIGHT - 8)
 }
 
 function drawWindow(context: CanvasRenderingContext2D, scale: RibbonScale, bounds: [number, number]) {

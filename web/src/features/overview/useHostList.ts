@@ -89,13 +89,14 @@ export function useHostList({ fleet, version }: Pick<FleetState, 'fleet' | 'vers
     const indices = sortHosts(filterHosts(fleet.hosts, fleet.values, filter.value), fleet.hosts, fleet.values, sort.value)
     groups.value =
       groupKey.value === NO_GROUP ? (indices.length ? [{ name: '', indices }] : []) : groupHosts(indices, fleet.hosts, groupKey.value)
-    sortedMs = Date.now()
+    // The clock of the browser may be set back.
+    sortedMs = performance.now()
     revision = fleet.revision
   }
   watch([filter, sort, groupKey], arrange, { immediate: true })
   watch(version, () => {
     // Other hosts have other indices: the order must follow at once.
-    if (fleet.revision !== revision || (!isHeld.value && Date.now() - sortedMs >= SORT_INTERVAL_MS)) arrange()
+    if (fleet.revision !== revision || (!isHeld.value && performance.now() - sortedMs >= SORT_INTERVAL_MS)) arrange()
   })
 
   const rows = computed<HostRow[]>(() => {
