@@ -132,7 +132,7 @@ describe('HostPage', () => {
     await press('l')
     expect(query()).toEqual({})
     await press('c')
-    expect(document.querySelector('[role=dialog]')!.textContent).toContain('Time range')
+    await vi.waitFor(() => expect(document.querySelector('[role=dialog]')?.textContent).toContain('Time range'))
     wrapper.unmount()
   })
 })

@@ -1,6 +1,6 @@
 import { mount } from '@vue/test-utils'
 import { afterEach, expect, it, vi } from 'vitest'
-import BaseSelect from '../../components/base/BaseSelect.vue'
+import LazySelect from '../../components/base/LazySelect.vue'
 import { DEFAULT_PRESET, fromQuery } from './range'
 import RangeBar from './RangeBar.vue'
 
@@ -14,7 +14,7 @@ const dialog = () => document.querySelector('[role=dialog]')
 
 it('preset is emitted and the select keeps the current range', async () => {
   const bar = start()
-  const select = bar.findComponent(BaseSelect)
+  const select = bar.findComponent(LazySelect)
   expect(select.text()).toBe('5 min')
   select.vm.$emit('update:modelValue', '24h')
   expect(bar.emitted('selectPreset')).toEqual([['24h']])
@@ -23,7 +23,7 @@ it('preset is emitted and the select keeps the current range', async () => {
 
 it('custom range is entered in a dialog', async () => {
   const bar = start()
-  bar.findComponent(BaseSelect).vm.$emit('update:modelValue', 'custom')
+  bar.findComponent(LazySelect).vm.$emit('update:modelValue', 'custom')
   await vi.waitFor(() => expect(dialog()).not.toBeNull())
   const [from, to] = [...dialog()!.querySelectorAll('input')]
   const fill = (input: HTMLInputElement, text: string) => {
@@ -46,5 +46,5 @@ it('custom range is entered in a dialog', async () => {
 it('fixed range shows its bounds', async () => {
   const bar = start({ from: 1_763_719_200, to: 1_763_719_500 })
   expect(bar.find('.range.fixed').text()).toContain(' – ')
-  expect(bar.findComponent(BaseSelect).text()).toBe('Custom…')
+  expect(bar.findComponent(LazySelect).text()).toBe('Custom…')
 })

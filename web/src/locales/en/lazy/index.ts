@@ -12,6 +12,7 @@ import type { hubSettings } from './hubSettings'
 import type { replay } from './replay'
 import type { servers } from './servers'
 import type { statusPages } from './statusPages'
+import type { timeRange } from './timeRange'
 
 export interface LazyTexts {
   access: typeof access
@@ -27,4 +28,5 @@ export interface LazyTexts {
   replay: typeof replay
   servers: typeof servers
   statusPages: typeof statusPages
+  timeRange: typeof timeRange
 }

@@ -1,0 +1,25 @@
+// Texts of the time range controls. Not part of the host page's: the overview shows them first.
+export const timeRange = {
+  label: 'Time range',
+  earlier: 'Earlier',
+  earlierHint: 'Earlier ([)',
+  later: 'Later',
+  laterHint: 'Later (])',
+  custom: 'Custom…',
+  pause: 'Pause',
+  liveHint: 'Go live (l)',
+  title: 'Time range',
+  from: 'From',
+  to: 'To',
+  order: '"From" must be before "To"',
+  presets: {
+    '1m': '1 min',
+    '5m': '5 min',
+    '15m': '15 min',
+    '1h': '1 hour',
+    '6h': '6 hours',
+    '24h': '24 hours',
+    '7d': '7 days',
+    '30d': '30 days',
+  },
+} as const
