@@ -3,8 +3,8 @@ import type { HostBackfill, Column, ProcessRow, Scaled, TickEntry } from '../api
 
 export type Value = number | null
 
-/** Retention of live data in seconds: the longest live window. */
-export const KEEP_S = 1_800
+/** Retention of live data in seconds: the longest live window. Older ranges come from the history of the hub. */
+export const KEEP_S = 300
 /** Seconds beyond `KEEP_S` before old rows are removed, so that ticks rarely move whole arrays. */
 const SLACK_S = 120
 /** Maximum number of rows: one hour of a paused page at four ticks per second. */
