@@ -171,20 +171,6 @@ describe('fleet', () => {
     await page.getByRole('dialog').getByText('No match').waitFor()
     await closePage(context, errors)
   })
-
-  it('keeps the values while the hub does not answer, and says so', async () => {
-    const { context, page, errors } = await open()
-    await rows(page).first().waitFor()
-    await context.setOffline(true)
-    await page.getByText('Retrying automatically').waitFor({ timeout: 20_000 })
-    await expect.poll(() => page.locator('.state').getAttribute('data-state')).toBe('reconnecting')
-    expect(await rows(page).count()).toBeGreaterThan(0)
-    await checkPage(page, 'overview-unreachable')
-    await context.setOffline(false)
-    await page.getByText('Retrying automatically').waitFor({ state: 'detached', timeout: 40_000 })
-    expect(errors.filter((text) => !text.includes('ERR_INTERNET_DISCONNECTED'))).toEqual([])
-    await context.close()
-  })
 })
 
 describe('shell', () => {

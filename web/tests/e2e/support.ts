@@ -145,7 +145,11 @@ async function kill(child: ChildProcess | undefined, signal: NodeJS.Signals) {
   await exited
 }
 
-/** Errors and warnings of the page's console, except those of a stopped hub. */
+/** Messages of the browser about requests that reached no hub. */
+const NETWORK_ERRORS =
+  /ERR_(CONNECTION_(REFUSED|RESET|CLOSED)|EMPTY_RESPONSE|INTERNET_DISCONNECTED|SOCKET_NOT_CONNECTED)|closed before (receiv|the conn)/
+
+/** Errors and warnings of the page's console, except those of a hub that is not reached. */
 export function pageErrors(page: Page): string[] {
   const errors: string[] = []
   page.on('pageerror', (error) => errors.push(`error: ${error.message}`))
@@ -153,7 +157,7 @@ export function pageErrors(page: Page): string[] {
     const text = message.text()
     // The page shows error answers itself.
     if (/status of 4\d\d/.test(text)) return
-    if (message.type() === 'error' && !/ERR_CONNECTION_(REFUSED|RESET)|ERR_EMPTY_RESPONSE/.test(text)) errors.push(text)
+    if (message.type() === 'error' && !NETWORK_ERRORS.test(text)) errors.push(text)
     if (message.type() === 'warning') errors.push(text)
   })
   return errors
@@ -171,18 +175,23 @@ export interface PageOptions {
   scheme?: 'dark' | 'light'
   width?: number
   account?: { name: string; password: string }
+  /** URL of the hub, by default without a proxy. */
+  url?: string
+  /** Prepares the page before it opens the address. */
+  prepare?: (page: Page) => Promise<unknown>
 }
 
 /** Page of a logged-in user in a context of its own, with the errors that `closePage` expects to be none. */
 export async function openPage(browser: Browser, site: TestSite, path: string, options: PageOptions = {}) {
-  const { scheme = 'dark', width = 1440, account = ADMIN } = options
+  const { scheme = 'dark', width = 1440, account = ADMIN, url = site.url } = options
   const context = await browser.newContext({ viewport: { width, height: width < 700 ? 844 : 900 }, colorScheme: scheme })
   await site.logIn(context, account)
   const page = await context.newPage()
   const errors = pageErrors(page)
   // A hostile text that runs as a script would open one.
   page.on('dialog', (dialog) => errors.push(`dialog: ${dialog.message()}`))
-  await page.goto(site.url + path)
+  await options.prepare?.(page)
+  await page.goto(url + path)
   return { context, page, errors }
 }
 
