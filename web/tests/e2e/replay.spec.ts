@@ -78,6 +78,13 @@ const open = (path: string, options: PageOptions = {}) => openPage(browser, site
 const timeOf = (row: number) => startMs + row * INTERVAL_MS
 const pathAt = (row: number, more = '') => `/?at=${timeOf(row)}&group=none&sort=name-asc${more}`
 const cpu = (page: Page) => page.locator('tr[data-host] td.cpu').allTextContents()
+/** Number of drawn pixels of the lines in the host table. */
+const linePixels = (page: Page) =>
+  page.locator('canvas.courses').evaluate((element) => {
+    const canvas = element as HTMLCanvasElement
+    const { data } = canvas.getContext('2d')!.getImageData(0, 0, canvas.width, canvas.height)
+    return data.filter((value, index) => index % 4 === 3 && value > 0).length
+  })
 const parameter = (page: Page, name: string) => new URL(page.url()).searchParams.get(name)
 const bar = (page: Page) => page.getByRole('region', { name: 'Replay' })
 
@@ -125,6 +132,25 @@ describe('replay', () => {
     await page.getByRole('region', { name: 'Activity' }).waitFor()
     await page.goBack()
     await bar(page).waitFor()
+    await closePage(context, errors)
+  })
+
+  it('draws the minutes before the second in the table and in the map', async () => {
+    const { context, page, errors } = await open(pathAt(60))
+    const queries: string[] = []
+    page.on('request', (request) => {
+      if (new URL(request.url()).pathname === '/api/v1/query') queries.push(request.postData() ?? '')
+    })
+    await expect.poll(() => linePixels(page)).toBeGreaterThan(500)
+    // The next seconds are in the same answer.
+    const count = queries.length
+    await bar(page).getByRole('button', { name: 'Forward 1 s', exact: true }).click()
+    await expect.poll(() => parameter(page, 'at')).toBe(String(timeOf(60) + 1_000))
+    await expect.poll(() => linePixels(page)).toBeGreaterThan(500)
+    expect(queries.length).toBe(count)
+    await page.getByRole('radio', { name: 'Map' }).click()
+    await page.getByRole('region', { name: 'Hosts' }).locator('canvas').waitFor()
+    await checkPage(page, 'replay-map')
     await closePage(context, errors)
   })
 

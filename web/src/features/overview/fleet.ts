@@ -1,16 +1,8 @@
-// Newest values of all visible hosts: plain columns outside Vue's reactivity, and the course of the last minutes.
+// Values of all visible hosts, the newest or those of a past time: plain columns outside Vue's reactivity, and the course of
+// the minutes before.
 import type { OverviewHost, OverviewResponse, OverviewValues } from '../../api/types'
-
-/** Points of the recent course of a host. */
-export const COURSE_POINTS = 30
-/** Width of a point in milliseconds, as in the answer of the hub. */
-export const COURSE_STEP_MS = 10_000
-
-/** CPU usage and received bytes of the last minutes; NaN without data. */
-export interface Course {
-  cpu: Float32Array
-  rx: Float32Array
-}
+import { type Course, COURSE_POINTS, COURSE_STEP_MS, emptyCourse } from './course'
+import { PastCourses } from './pastCourses'
 
 const EMPTY_VALUES: OverviewValues = {
   status: [],
@@ -28,15 +20,15 @@ const EMPTY_VALUES: OverviewValues = {
   warning: [],
 }
 
-function emptyCourse(): Course {
-  return { cpu: new Float32Array(COURSE_POINTS).fill(NaN), rx: new Float32Array(COURSE_POINTS).fill(NaN) }
-}
-
 export class Fleet {
   hosts: readonly OverviewHost[] = []
   values: OverviewValues = EMPTY_VALUES
   revision = ''
   nowMs = 0
+  /** Past time of the values in Unix milliseconds; null for the newest. */
+  replayMs: number | null = null
+  /** Courses before past times, which are loaded for the visible hosts only. */
+  readonly past = new PastCourses()
   private courses = new Map<string, Course>()
   /** Number of the step that the last point of all courses covers. */
   private step = 0
@@ -50,14 +42,24 @@ export class Fleet {
     }
     this.values = answer.values
     this.revision = answer.revision
-    this.nowMs = answer.replay?.at_ms ?? answer.now_ms
-    if (answer.replay) this.courses.clear()
-    if (answer.replay || answer.recent) this.step = 0
-    if (answer.recent) this.fill(answer.recent)
+    this.replayMs = answer.replay?.at_ms ?? null
+    this.nowMs = this.replayMs ?? answer.now_ms
+    if (this.replayMs !== null) {
+      this.courses.clear()
+      this.step = 0
+      return
+    }
+    this.past.clear()
+    if (answer.recent) {
+      this.step = 0
+      this.fill(answer.recent)
+    }
     this.append(this.nowMs)
   }
 
+  /** Course of a host until the time of the values. */
   course(id: string): Course {
+    if (this.replayMs !== null) return this.past.courseBefore(id, this.replayMs)
     let course = this.courses.get(id)
     if (!course) this.courses.set(id, (course = emptyCourse()))
     return course
