@@ -23,3 +23,11 @@ export function useCompared(id: string, { range }: TimeRange, hosts: Ref<readonl
     return { host: compare, shift: 0, label: other?.name ?? compare }
   })
 }
+
+/** Another host that the page is compared with; undefined for the same host at an earlier time. */
+export function useOtherHost(compared: Ref<Compared | null>, hosts: Ref<readonly Host[]>) {
+  return computed(() => {
+    const name = compared.value?.label && compared.value.host
+    return name ? hosts.value.find((host) => host.id === name || host.name === name) : undefined
+  })
+}

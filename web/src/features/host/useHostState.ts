@@ -10,7 +10,7 @@ import { useHost } from '../../live/useHost'
 import { METRICS, SECTIONS } from './panels'
 import { AGENTLESS_PRESET } from './range'
 import { withReasons } from './ribbon'
-import { useCompared } from './useCompared'
+import { useCompared, useOtherHost } from './useCompared'
 import { useComparison } from './useComparison'
 import { useHostInfo } from './useHostInfo'
 import { useInstant } from './useInstant'
@@ -39,11 +39,12 @@ export function useHostState(id: string) {
   const playback = usePlayback(timeRange, liveHost, intervalMs, ribbon.events)
   const compared = useCompared(id, timeRange, info.hosts)
   const instant = useInstant(id, liveHost, timeRange, { compared, isShown })
-  const comparison = useComparison(
+  const ghost = useComparison(
     timeRange,
     compared,
     computed(() => tab.value === ''),
   )
+  const comparison = { ...ghost, otherHost: useOtherHost(compared, info.hosts) }
 
   watch([history.columns, ribbon.events], ([loaded, events]) => {
     if (loaded) loaded.gaps = withReasons(loaded.gaps, events)

@@ -109,6 +109,8 @@ export const host = {
   },
   connection: {
     sending: 'Data',
+    method: 'Collected by',
+    methods: { agent: 'Agent', ssh: 'SSH, without an agent', script: 'Script with an API token' },
     lastSample: 'Last sample',
     interval: 'Interval',
     skew: 'Clock skew',
