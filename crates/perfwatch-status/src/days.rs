@@ -5,6 +5,7 @@ use crate::availability::{self, Availability, DAY_MS, Observation, Span, Trailin
 use crate::content::{self, PageState, StatusContent};
 use crate::host_days::{HostDays, LiveDay, first_day};
 use crate::observe::Observer;
+use crate::recent_values::RecentValues;
 use crate::{StatusPages, StatusService};
 use perfwatch_alerting::AlertingSnapshot;
 use perfwatch_live::host_registry::Host;
@@ -94,6 +95,7 @@ impl StatusService {
             let live = self.with_days(|days| days.get(&host.record.id).and_then(|days| days.live));
             let live = self.continue_day(&mut observer, (host, live), &alerting).await?;
             self.with_days(|days| days.entry(host.record.id).or_default().live = Some(live));
+            self.load_recent(host, now_ms).await?;
         }
         self.sample(&hosts).await;
         let Some(lease) = self.deps.store.lease(LeasedTask::AvailabilityDays) else {
@@ -106,6 +108,18 @@ impl StatusService {
             return Ok(false);
         };
         self.compute_missing(&mut observer, (&hosts, lease), &alerting, stop).await
+    }
+
+    /// Reads the last hour of a host that is new on the pages: after a start, all hosts are.
+    async fn load_recent(&self, host: &Host, now_ms: i64) -> Result<(), StoreError> {
+        if self.recent.read().unwrap_or_else(PoisonError::into_inner).contains_key(&host.record.id) {
+            return Ok(());
+        }
+        let steps = RecentValues::steps(now_ms);
+        let course = self.deps.overview.summary_course(host, steps).await?;
+        let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
+        recent.insert(host.record.id, RecentValues::from_course(steps, course));
+        Ok(())
     }
 
     /// Adds the newest values of the hosts that send, and drops hosts that left the pages.

@@ -347,6 +347,35 @@ fn availability_follows_reasons_of_gaps_and_survives_a_restart() {
     eventually("days are loaded", || host(&hub)["days"][88] == expected);
 }
 
+#[test]
+fn lines_are_read_from_the_history_after_a_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    let end_ms = now_ms();
+    let rows: Vec<Value> = (0..60)
+        .map(|minute: i64| {
+            let mut row = row("web-1", 0, minute, end_ms - (59 - minute) * 60_000, 60_000);
+            row["cpu"]["usage"] = minute.into();
+            row
+        })
+        .collect();
+    let response = hub.post_json(&Value::Array(rows));
+    assert_eq!(response.body["accepted"], 60, "{}", response.text);
+    let web = host_id(&hub, "web-1");
+    let (_, token) = created(&create(&hub, &hub.token, &request(&[(&web, "Frontend")])));
+    let is_complete = |hub: &TestHub| {
+        let line = visit(hub, &token).body["groups"][0]["hosts"][0]["recent"]["cpu"].clone();
+        let points = line.as_array().cloned().unwrap_or_default();
+        let values: Vec<f64> = points.iter().filter_map(Value::as_f64).collect();
+        // The first and the last step may have no row yet.
+        points.len() == 30 && values.len() >= 28 && values.is_sorted() && values[0] < 5.0 && values[27] > 50.0
+    };
+    eventually("the line of a new page is complete", || is_complete(&hub));
+    drop(hub);
+    let hub = TestHub::start(folder.path());
+    eventually("the line is complete after a start", || is_complete(&hub));
+}
+
 /// Writes of availability days by the role of their hub.
 const LOG_DAYS: &str = "CREATE TABLE written_day (host BYTEA, day BIGINT, writer TEXT);
     CREATE FUNCTION log_day() RETURNS trigger LANGUAGE plpgsql AS
