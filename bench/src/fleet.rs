@@ -111,10 +111,10 @@ where
 /// Refusal of a host above its share of the hub, which may last until its rows are sealed.
 #[derive(Debug, thiserror::Error)]
 #[error("the host exceeds its share")]
-struct ShareExceeded;
+pub(crate) struct ShareExceeded;
 
 /// Delay until refused ticks are sent again.
-const RETRY_DELAY: Duration = Duration::from_millis(100);
+pub(crate) const RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// Metrics of collectors and agent.
 pub(crate) fn catalog() -> Catalog {
@@ -225,7 +225,8 @@ impl<'a> BenchHub<'a> {
     }
 }
 
-fn sender<'a>(
+/// Returns a function that sends as an agent does to a hub.
+pub(crate) fn sender<'a>(
     url: &'a str,
     bearer: String,
     clock: &'a dyn Clock,

@@ -10,8 +10,8 @@ mod honest;
 mod operator;
 mod viewer;
 
+use crate::health::{Health, Peak, lock};
 use crate::hub_process::HubProcess;
-use crate::process::percentiles;
 use crate::store::Scratch;
 use crate::tiny::shorten;
 use anyhow::Context as _;
@@ -20,8 +20,8 @@ use honest::{HonestAgents, HonestViewers};
 use perfwatch_model::{Clock, SystemClock};
 use serde_json::json;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Time of honest load before the attack: the recent window is full, and the memory at its end is the idle size.
@@ -29,82 +29,12 @@ const WARM_UP: Duration = Duration::from_secs(320);
 /// Time after the attack in which honest agents send what was refused.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 const PROBE_INTERVAL: Duration = Duration::from_millis(100);
-/// Timeout of a health probe, and the maximum latency that is reported.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Seconds after the attack in which open hostile requests end.
 const ATTACK_END_S: u64 = 25;
 /// Longest time to wait for the end of the hub.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// Disk budget in which the history of the honest hosts fits several times.
 const DISK_BUDGET: &str = "256MB";
-
-/// Largest value of a measurement, and its second.
-#[derive(Default, Clone, Copy)]
-struct Peak {
-    value: f64,
-    at_s: u64,
-}
-
-impl Peak {
-    fn add(&mut self, value: f64, at_s: u64) {
-        if value > self.value {
-            *self = Self { value, at_s };
-        }
-    }
-}
-
-/// Health of the hub, sampled beside the load.
-#[derive(Default)]
-struct Health {
-    started: Mutex<Duration>,
-    latencies_ms: Mutex<Vec<f64>>,
-    failures: Mutex<u64>,
-    max_latency_ms: Mutex<Peak>,
-    max_resident_mb: Mutex<Peak>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Health {
-    fn probe(&self, hub: &HubProcess, clock: &dyn Clock, stop: &AtomicBool) {
-        let config = ureq::Agent::config_builder().timeout_global(Some(PROBE_TIMEOUT));
-        let http = config.http_status_as_error(false).build().new_agent();
-        while !stop.load(Ordering::Relaxed) {
-            let started = clock.monotonic();
-            let result = http.get(format!("{}/healthz", hub.url)).call();
-            let elapsed = clock.monotonic().saturating_sub(started);
-            let at_s = started.saturating_sub(*lock(&self.started)).as_secs();
-            lock(&self.latencies_ms).push(elapsed.as_secs_f64() * 1e3);
-            lock(&self.max_latency_ms).add(elapsed.as_secs_f64() * 1e3, at_s);
-            *lock(&self.failures) += u64::from(!result.is_ok_and(|response| response.status() == 200));
-            if let Ok(resident_mb) = hub.resident_mb() {
-                lock(&self.max_resident_mb).add(resident_mb, at_s);
-            }
-            std::thread::sleep(PROBE_INTERVAL.saturating_sub(elapsed));
-        }
-    }
-
-    /// Starts a new measurement.
-    fn reset(&self, now: Duration) {
-        *lock(&self.started) = now;
-        lock(&self.latencies_ms).clear();
-        *lock(&self.failures) = 0;
-        *lock(&self.max_latency_ms) = Peak::default();
-        *lock(&self.max_resident_mb) = Peak::default();
-    }
-
-    fn print(&self, name: &str) {
-        let latencies = lock(&self.latencies_ms).clone();
-        let (count, (p50, p99, max)) = (latencies.len(), percentiles(latencies));
-        println!(
-            "  /healthz {name}: p50 {p50:.1} ms, p99 {p99:.1} ms, max {max:.1} ms (second {}); {} of {count} failed",
-            lock(&self.max_latency_ms).at_s,
-            lock(&self.failures)
-        );
-    }
-}
 
 /// Runs the hostile senders for `seconds` beside `hosts` agents and `viewers` WebSocket clients: all attacks, those
 /// whose names contain `only`, or one after the other for `each`.
@@ -124,7 +54,7 @@ pub(crate) fn run(seconds: u64, hosts: u64, viewers: u64, only: &str) -> anyhow:
     let (health, stop) = (Health::default(), AtomicBool::new(false));
     let watching = HonestViewers::connect(&hub.address, &admin, viewers)?;
     std::thread::scope(|scope| -> anyhow::Result<()> {
-        scope.spawn(|| health.probe(&hub, &*clock, &stop));
+        scope.spawn(|| health.probe(&hub, &*clock, PROBE_INTERVAL, &stop));
         let sending = scope.spawn(|| agents.send_until(&hub.url, &*clock, &stop));
         std::thread::sleep(shorten(WARM_UP));
         let idle_mb = hub.resident_mb()?;
@@ -134,7 +64,7 @@ pub(crate) fn run(seconds: u64, hosts: u64, viewers: u64, only: &str) -> anyhow:
             health.reset(clock.monotonic());
             let result = attack_process(&hub, &credentials, &mallory, &names, (seconds, only, exact));
             status = status.and(result);
-            let peak = *lock(&health.max_resident_mb);
+            let peak = health.peak_mb();
             if exact {
                 println!("  {only}: maximum {:.0} MB (second {})", peak.value, peak.at_s);
             }

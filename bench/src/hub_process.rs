@@ -101,6 +101,13 @@ impl HubProcess {
         Ok(response.body_mut().read_to_string()?)
     }
 
+    /// Replaces an object with the method `PUT`.
+    pub(crate) fn put(&self, path: &str, bearer: &str, body: &Value) -> anyhow::Result<()> {
+        let request = ureq::put(format!("{}{path}", self.url)).header("Authorization", bearer);
+        request.content_type("application/json").send(body.to_string())?;
+        Ok(())
+    }
+
     /// Creates an enrollment token for a number of agents.
     pub(crate) fn enrollment_token(&self, admin: &str, uses: u64) -> anyhow::Result<String> {
         let token = json!({ "name": "bench", "uses": uses });
@@ -118,6 +125,11 @@ impl HubProcess {
 
     pub(crate) fn resident_mb(&self) -> anyhow::Result<f64> {
         crate::process::resident_mb(&self.child.id().to_string())
+    }
+
+    /// CPU time since the start of the hub, in seconds.
+    pub(crate) fn cpu_seconds(&self) -> anyhow::Result<f64> {
+        crate::process::cpu_seconds(&self.child.id().to_string())
     }
 
     /// Returns whether the process has not ended.

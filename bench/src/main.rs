@@ -13,6 +13,8 @@
 //! - `ingest`: snapshots per second through HTTP, decoding and a durable commit.
 //! - `history`: backfill of a fleet at maximum rate, on SQLite and PostgreSQL: rates, bytes per
 //!   sample, query latency; compared with VictoriaMetrics and Prometheus with the same series.
+//! - `explore`: queries of Explore, fleet replay and time range of the overview over 2,000 hosts with a day of
+//!   history: duration, what is left out, memory, latency of `/healthz`.
 //! - `hostile`: a hostile agent, viewer and operator beside an honest fleet: losses of the fleet,
 //!   latency, memory and end of the hub.
 //! - `memory`: resident memory of a hub per host, with a full recent window.
@@ -28,7 +30,9 @@ mod budget;
 mod collect;
 mod competitors;
 mod counting_allocator;
+mod explore;
 mod fleet;
+mod health;
 mod history;
 mod hostile;
 mod hub_process;
@@ -45,7 +49,7 @@ use counting_allocator::CountingAllocator;
 const USAGE: &str = "usage: perfwatch-bench alerts [HOSTS] [RULES] | collect [PROCESSES] | agent [SECONDS] | \
     live [CLIENTS] [TICKS] | ingest [SECONDS] | rate-limits [AGENTS] [SECONDS] | \
     agentless [SERVERS] [SECONDS] [WORKERS] | history [SECONDS] [BACKEND] | budget [SECONDS] [BACKEND] | \
-    memory [HOSTS…] | hostile [SECONDS] [HOSTS] [VIEWERS] [ATTACKS] | smoke [NAMES]";
+    memory [HOSTS…] | explore [HOSTS] [HOURS] | hostile [SECONDS] [HOSTS] [VIEWERS] [ATTACKS] | smoke [NAMES]";
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -67,6 +71,7 @@ fn main() -> anyhow::Result<()> {
             let fleets: Vec<u64> = arguments[1..].iter().filter_map(|text| text.parse().ok()).collect();
             memory::run(if fleets.is_empty() { &[100, 1_000, 5_000] } else { &fleets })
         }
+        Some("explore") => explore::run(number(1, 2_000), number(2, 24)),
         Some("rate-limits") => rate_limits::run(number(1, 1_000), number(2, 20)),
         Some("agentless") => agentless::run(number(1, 500), number(2, 180), number(3, 5)),
         Some("hostile") => {

@@ -22,6 +22,7 @@ pub(crate) const BENCHMARKS: &[(&str, &[&str])] = &[
     ("agent", &["1"]),
     ("hostile", &["1", "2", "1"]),
     ("memory", &["2"]),
+    ("explore", &["2", "1"]),
 ];
 
 /// Returns whether this is a tiny run.
