@@ -19,6 +19,7 @@
 //!   latency, memory and end of the hub.
 //! - `memory`: resident memory of a hub per host, with a full recent window.
 //! - `budget`: a disk budget that is too small for its fleet: size on disk, retained time range.
+//! - `top`: CPU usage of `perfwatch top` at 1 s on a small and a large screen, for this machine and for a host of a hub.
 //! - `smoke`: all of them with minimal numbers, to show that they work; part of `make test`.
 
 #![expect(clippy::print_stdout, reason = "the results are the output of the program")]
@@ -43,13 +44,14 @@ mod process;
 mod rate_limits;
 mod store;
 mod tiny;
+mod top;
 
 use counting_allocator::CountingAllocator;
 
 const USAGE: &str = "usage: perfwatch-bench alerts [HOSTS] [RULES] | collect [PROCESSES] | agent [SECONDS] | \
     live [CLIENTS] [TICKS] | ingest [SECONDS] | rate-limits [AGENTS] [SECONDS] | \
     agentless [SERVERS] [SECONDS] [WORKERS] | history [SECONDS] [BACKEND] | budget [SECONDS] [BACKEND] | \
-    memory [HOSTS…] | explore [HOSTS] [HOURS] | hostile [SECONDS] [HOSTS] [VIEWERS] [ATTACKS] | smoke [NAMES]";
+    memory [HOSTS…] | explore [HOSTS] [HOURS] | top [SECONDS] | hostile [SECONDS] [HOSTS] [VIEWERS] [ATTACKS] | smoke [NAMES]";
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -72,6 +74,7 @@ fn main() -> anyhow::Result<()> {
             memory::run(if fleets.is_empty() { &[100, 1_000, 5_000] } else { &fleets })
         }
         Some("explore") => explore::run(number(1, 2_000), number(2, 24)),
+        Some("top") => top::run(number(1, 60)),
         Some("rate-limits") => rate_limits::run(number(1, 1_000), number(2, 20)),
         Some("agentless") => agentless::run(number(1, 500), number(2, 180), number(3, 5)),
         Some("hostile") => {

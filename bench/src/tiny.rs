@@ -23,6 +23,7 @@ pub(crate) const BENCHMARKS: &[(&str, &[&str])] = &[
     ("hostile", &["1", "2", "1"]),
     ("memory", &["2"]),
     ("explore", &["2", "1"]),
+    ("top", &["1"]),
 ];
 
 /// Returns whether this is a tiny run.
