@@ -6,13 +6,15 @@ import type { ExportSubject } from './ExportDialog.vue'
 const BEFORE_MS = 15 * 60_000
 const AFTER_MS = 5 * 60_000
 
-/** Incident with its hosts, from before it began until after it was resolved. */
+/** Incident with its hosts, from before it began until after it was resolved. Of an incident whose alerts fired long before it
+ *  opened, the window begins at its opening. */
 export function incidentSubject({ id, title, opened_ms: openedMs, alerts }: Incident, nowMs: number): ExportSubject {
   const hosts = [...new Set(alerts.flatMap(({ host }) => (host ? [host] : [])))]
-  const fromMs = Math.min(openedMs, ...alerts.map(({ fired_ms }) => fired_ms)) - BEFORE_MS
+  const firstMs = Math.min(openedMs, ...alerts.map(({ fired_ms }) => fired_ms))
   const ends = alerts.map(({ resolved_ms }) => (resolved_ms === null ? nowMs : resolved_ms + AFTER_MS))
-  const toMs = Math.min(Math.max(...ends, fromMs + BEFORE_MS), nowMs, fromMs + MAX_WINDOW_MS)
-  return { title, incident: id, hosts: hosts.slice(0, MAX_HOSTS), fromMs, toMs }
+  const endMs = Math.min(Math.max(...ends, openedMs), nowMs)
+  const fromMs = (endMs - firstMs + BEFORE_MS > MAX_WINDOW_MS ? openedMs : firstMs) - BEFORE_MS
+  return { title, incident: id, hosts: hosts.slice(0, MAX_HOSTS), fromMs, toMs: Math.min(endMs, fromMs + MAX_WINDOW_MS) }
 }
 
 /** Host with its visible range in Unix seconds; of a longer range the last day. */

@@ -59,6 +59,7 @@ export const capsules = {
     mask: 'Replace',
     maskHint: 'User names and host names occur in command lines, which are removed with them.',
     comment: 'Note for the reader',
+    reader: 'A reader without an account opens the file in the viewer; send both.',
     done: 'Saved {name}, {size}',
     range: 'Enter a time before the end, at most 24 hours',
     noHost: 'Select a host',
