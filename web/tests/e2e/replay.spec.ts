@@ -81,8 +81,10 @@ const cpu = (page: Page) => page.locator('tr[data-host] td.cpu').allTextContents
 /** Number of drawn pixels of the lines in the host table. */
 const linePixels = (page: Page) =>
   page.locator('canvas.courses').evaluate((element) => {
-    const canvas = element as HTMLCanvasElement
-    const { data } = canvas.getContext('2d')!.getImageData(0, 0, canvas.width, canvas.height)
+    const { width, height } = element as HTMLCanvasElement
+    const copy = new OffscreenCanvas(width, height).getContext('2d', { willReadFrequently: true })!
+    copy.drawImage(element as HTMLCanvasElement, 0, 0)
+    const { data } = copy.getImageData(0, 0, width, height)
     return data.filter((value, index) => index % 4 === 3 && value > 0).length
   })
 const parameter = (page: Page, name: string) => new URL(page.url()).searchParams.get(name)
@@ -148,7 +150,7 @@ describe('replay', () => {
     await expect.poll(() => parameter(page, 'at')).toBe(String(timeOf(60) + 1_000))
     await expect.poll(() => linePixels(page)).toBeGreaterThan(500)
     expect(queries.length).toBe(count)
-    await page.getByRole('radio', { name: 'Map' }).click()
+    await page.getByRole('button', { name: 'Map' }).click()
     await page.getByRole('region', { name: 'Hosts' }).locator('canvas').waitFor()
     await checkPage(page, 'replay-map')
     await closePage(context, errors)
