@@ -1,7 +1,7 @@
 //! Reads over a large fleet: queries of Explore, the fleet replay, and the time range of the overview, each by a single
 //! user and by several users at once, beside a probe of `/healthz`. The hub has a day of history of every host.
 
-use crate::fleet::{self, BATCH_ROWS, RETRY_DELAY, SENDERS, ShareExceeded};
+use crate::fleet::{self, RETRY_DELAY, SENDERS, ShareExceeded};
 use crate::health::Health;
 use crate::hub_process::HubProcess;
 use crate::store::Scratch;
@@ -15,6 +15,8 @@ use std::time::Duration;
 /// Interval of the hosts: a day of a large fleet is sent within minutes.
 const INTERVAL_MS: i64 = 60_000;
 const HOUR_MS: i64 = 3_600_000;
+/// Ticks per request.
+const BATCH_ROWS: usize = 240;
 const PROBE_INTERVAL: Duration = Duration::from_millis(50);
 /// Users that send the same request at once.
 const USERS: [usize; 2] = [1, 4];
@@ -82,7 +84,7 @@ pub(crate) fn run(hosts: u64, hours: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sends the history of the fleet, oldest first.
+/// Sends the history of the fleet, one host after the other: unsealed rows of few hosts fill the head.
 fn fill(
     hub: &HubProcess,
     admin: &str,
@@ -95,22 +97,18 @@ fn fill(
     let sent = AtomicU64::new(0);
     let send = |sender: usize| -> anyhow::Result<()> {
         let mut deliver = fleet::sender(&hub.url, admin.to_owned(), clock);
-        let mut hosts: Vec<SimHost> =
-            (sender..hosts).step_by(SENDERS).map(|number| SimHost::new(catalog, 1, number)).collect();
-        let mut first = 0;
-        while first < rows {
-            let last = (first + BATCH_ROWS as i64).min(rows);
-            for host in &mut hosts {
-                let ticks: Vec<_> = (first..last)
+        for number in (sender..hosts).step_by(SENDERS) {
+            let mut host = SimHost::new(catalog, 1, number);
+            for first in (0..rows).step_by(BATCH_ROWS) {
+                let ticks: Vec<_> = (first..rows.min(first + BATCH_ROWS as i64))
                     .map(|row| host.tick(end_ms - (rows - row - 1) * INTERVAL_MS, 60_000))
                     .collect();
-                while let Err(error) = deliver(host, &ticks) {
+                while let Err(error) = deliver(&host, &ticks) {
                     anyhow::ensure!(error.is::<ShareExceeded>(), error);
                     std::thread::sleep(RETRY_DELAY);
                 }
                 sent.fetch_add(ticks.len() as u64, Ordering::Relaxed);
             }
-            first = last;
         }
         Ok(())
     };
