@@ -62,9 +62,9 @@ bench: web
 	target/quick/perfwatch-bench agent
 	target/quick/perfwatch-bench hostile
 	target/quick/perfwatch-bench memory
-	cd web && E2E_BIN=../target/quick/perfwatch $(NPM) run -s bench
 	target/quick/perfwatch-bench explore
 	target/quick/perfwatch-bench top
+	cd web && E2E_BIN=../target/quick/perfwatch $(NPM) run -s bench
 
 # Regenerates reference pages, the API document, and the dashboard's types of the API.
 docs: web/node_modules/.installed

@@ -119,8 +119,8 @@ fn fill(
                 scope.spawn(move || send(sender))
             })
             .collect();
-        let results = senders.into_iter().map(|sender| sender.join());
-        results.map(|result| result.unwrap_or_else(|_| anyhow::bail!("sender failed"))).collect()
+        let mut results = senders.into_iter().map(|sender| sender.join());
+        results.try_for_each(|result| result.unwrap_or_else(|_| anyhow::bail!("sender failed")))
     })?;
     let (sent, elapsed) = (sent.into_inner(), clock.monotonic().saturating_sub(started).as_secs_f64());
     println!("{sent} snapshots sent in {elapsed:.0} s, {:.0}/s", sent as f64 / elapsed);

@@ -4,11 +4,11 @@
 use crate::schedule::next_run_ms;
 use crate::types::{MAX_COLLECTION_TIME, ignore_conflict};
 use crate::worker::{Worker, WorkerPool};
-use perfwatch_model::Clock;
 use perfwatch_model::remote_collector::CollectionStage;
 use perfwatch_model::task_runs::TaskRuns;
+use perfwatch_model::{Clock, FailureStreak};
 use perfwatch_store::collection_jobs::{CollectionJobs, JobRow, Lease};
-use perfwatch_store::{FailureStreak, Store, StoreError, Transaction};
+use perfwatch_store::{Store, StoreError, Transaction};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;

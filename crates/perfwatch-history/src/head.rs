@@ -1,8 +1,8 @@
 //! Unsealed rows of a host and its accepted sequence numbers.
 
 use super::share::{ShapeShare, row_bytes};
-use perfwatch_model::{BootId, HostId, Snapshot};
-use perfwatch_store::{RangeSet, SequenceRanges};
+use perfwatch_model::{BootId, HostId, RangeSet, Snapshot};
+use perfwatch_store::SequenceRanges;
 use perfwatch_tsdb::{EncodedRow, RowEncoder};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};

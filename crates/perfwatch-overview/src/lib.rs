@@ -15,6 +15,7 @@ pub mod replay;
 pub mod response;
 mod sampler;
 pub mod summary;
+pub mod summary_course;
 mod view;
 
 use activity::AlertWithIncident;

@@ -24,10 +24,10 @@ pub use response::{FixedSetting, SettingResponse, SettingSource, SettingsRespons
 use perfwatch_auth::{Actor, AuthDirectory};
 use perfwatch_history::History;
 use perfwatch_http::rate_limit::RateLimiters;
-use perfwatch_model::{Clock, CollectorRequests, HostId};
+use perfwatch_model::{Clock, CollectorRequests, FailureStreak, HostId};
 use perfwatch_store::audit::AuditEntry;
 use perfwatch_store::settings::get_setting;
-use perfwatch_store::{FailureStreak, Store, StoreError, Transaction};
+use perfwatch_store::{Store, StoreError, Transaction};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};

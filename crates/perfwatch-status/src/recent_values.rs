@@ -1,7 +1,8 @@
 //! Values of a host in the last hour, for the lines of its page. The background task reads them from the history once,
 //! then samples the newest values, so that no request reads history.
 
-use perfwatch_overview::summary::{CourseSteps, SummaryValues};
+use perfwatch_overview::summary::SummaryValues;
+use perfwatch_overview::summary_course::CourseSteps;
 use std::collections::VecDeque;
 
 /// Time between two samples.

@@ -2,12 +2,11 @@
 
 use crate::error::StoreError;
 use crate::hosts::HostRecord;
-use crate::range_set::RangeSet;
 use crate::schema::block_table;
 use crate::sql::{RowReader, SqlValue};
 use crate::store::{Query, QueryResult, Store};
 use crate::write::{BlockId, BlockInfo, DirtyWindow, RetentionWatermarks, SealWatermark, SequenceRanges};
-use perfwatch_model::{BootId, HostId, wire};
+use perfwatch_model::{BootId, HostId, RangeSet, wire};
 use perfwatch_tsdb::Tier;
 use perfwatch_tsdb::plan::TierState;
 use std::sync::Arc;

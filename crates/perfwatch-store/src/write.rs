@@ -1,7 +1,6 @@
 //! Writes of a commit, and the metadata of history that they change.
 
-use crate::range_set::RangeSet;
-use perfwatch_model::{BootId, HostId, Shape};
+use perfwatch_model::{BootId, HostId, RangeSet, Shape};
 use perfwatch_tsdb::{Block, Tier};
 use std::sync::Arc;
 

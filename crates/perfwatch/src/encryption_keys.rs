@@ -3,10 +3,10 @@
 
 use crate::config::Settings;
 use crate::stdout::write_stdout;
+use crate::store_url::StoreUrl;
 use anyhow::Context as _;
 use perfwatch_files::Directory;
 use perfwatch_hub::EncryptionKeys;
-use perfwatch_store::StoreUrl;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::PathBuf;

@@ -22,5 +22,7 @@ pub mod simulate;
 mod stdout;
 #[cfg(feature = "hub")]
 mod store;
+#[cfg(feature = "hub")]
+mod store_url;
 mod telemetry;
 mod terminal;

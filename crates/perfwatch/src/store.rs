@@ -1,11 +1,12 @@
 //! Opens the store of the settings.
 
 use crate::config::{Secret, Settings};
+use crate::store_url::StoreUrl;
 use anyhow::Context as _;
 use perfwatch_files::Directory;
 use perfwatch_history::HistoryConfig;
 use perfwatch_model::Clock;
-use perfwatch_store::{PostgresStore, SqliteOptions, SqliteStore, Store, StoreUrl};
+use perfwatch_store::{PostgresStore, SqliteOptions, SqliteStore, Store};
 use std::sync::Arc;
 
 /// Returns the configured database; SQLite in the data directory by default.

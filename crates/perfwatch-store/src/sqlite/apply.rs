@@ -4,13 +4,12 @@ use super::bind::bind;
 use super::inner::{LOCAL_HUB_ID, SqliteInner};
 use super::read;
 use crate::hosts::HostRecord;
-use crate::range_set::RangeSet;
 use crate::schema::block_table;
 use crate::shape_use::{DELETE_UNUSED_SQL, LIST_UNUSED_SQL};
 use crate::sql::SqlStatement;
 use crate::transaction::Change;
 use crate::write::{DirtyWindow, SequenceRanges, Write};
-use perfwatch_model::{HostId, ShapeId, wire};
+use perfwatch_model::{HostId, RangeSet, ShapeId, wire};
 use perfwatch_tsdb::{Block, Tier};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, ToSql};
 

@@ -1,7 +1,7 @@
 //! Hosts, head, blocks, watermarks and leases.
 
 use crate::support::*;
-use perfwatch_model::{BootId, HostId};
+use perfwatch_model::{BootId, HostId, RangeSet};
 use perfwatch_store::*;
 use perfwatch_tsdb::{Buckets, CompressionLevel, Projection, SeriesSelector, Tier, block};
 use std::sync::Arc;

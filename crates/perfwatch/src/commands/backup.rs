@@ -2,9 +2,10 @@
 
 use crate::config::Settings;
 use crate::stdout::write_stdout;
+use crate::store_url::StoreUrl;
 use crate::{runtime, store};
 use perfwatch_model::{Clock, SystemClock};
-use perfwatch_store::{SqliteOptions, SqliteStore, StoreUrl};
+use perfwatch_store::{SqliteOptions, SqliteStore};
 use std::path::Path;
 use std::sync::Arc;
 

@@ -9,10 +9,10 @@ use super::report::Report;
 use super::{DoctorFlags, Inspected, check_configuration, finish};
 use crate::commands::hub_config;
 use crate::config::{ConfigError, Settings};
+use crate::store_url::StoreUrl;
 use crate::{encryption_keys, store};
 use perfwatch_hub::HubConfig;
 use perfwatch_model::{Clock, SystemClock};
-use perfwatch_store::StoreUrl;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 

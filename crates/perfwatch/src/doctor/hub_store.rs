@@ -2,10 +2,11 @@
 
 use super::report::Report;
 use crate::config::Settings;
+use crate::store_url::StoreUrl;
 use crate::{runtime, store};
 use perfwatch_model::Clock;
 use perfwatch_store::agents::Agent;
-use perfwatch_store::{HostRecord, PostgresStore, SchemaVersions, SqliteStore, StoreUrl};
+use perfwatch_store::{HostRecord, PostgresStore, SchemaVersions, SqliteStore};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;

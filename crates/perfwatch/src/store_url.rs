@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// Address of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StoreUrl {
+pub(crate) enum StoreUrl {
     /// Data directory of an embedded SQLite database.
     Sqlite(PathBuf),
     /// Connection string of a PostgreSQL database, `postgres://user@host/database`.
@@ -15,7 +15,7 @@ pub enum StoreUrl {
 /// password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid store {0:?}; expected sqlite:/path/to/directory or postgres://user@host/database")]
-pub struct StoreUrlError(String);
+pub(crate) struct StoreUrlError(String);
 
 impl std::str::FromStr for StoreUrl {
     type Err = StoreUrlError;
