@@ -10,6 +10,7 @@ mod bytes;
 mod column;
 pub mod fill;
 pub mod plan;
+mod process_values;
 pub mod projection;
 pub mod query;
 pub mod rollup;

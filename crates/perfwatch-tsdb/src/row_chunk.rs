@@ -2,10 +2,13 @@
 //!
 //! A row takes about a tenth of the size of its snapshot. In contrast to a block, a row is encoded at once when it
 //! arrives, without waiting for others, and rows have no checksum: they never leave memory. Rows that follow each
-//! other share a chunk. The chunk lives as long as any of its rows is referenced; decoding a row decodes the chunk.
+//! other share a chunk, which is compressed when it is full. The chunk lives as long as any of its rows is referenced;
+//! decoding a row decodes the chunk.
 
 use crate::bytes::{ByteReader, unzigzag, write_varint, write_zigzag, zigzag};
+use crate::process_values::{PROCESS_ROW_LEN, process_values, with_values};
 use perfwatch_model::{BootId, CollectorError, HostFacts, MISSING, ProcessRow, Shape, Snapshot};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,6 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const MAX_CHUNK_ROWS: usize = 32;
 /// Maximum size of the rows of a chunk, which bounds the work of decoding a row of a large host.
 const MAX_CHUNK_BYTES: usize = 256 << 10;
+
+/// Level at which a full chunk is compressed: about a microsecond per row of a usual host.
+const ZSTD_LEVEL: i32 = 1;
 
 /// Column value that is missing.
 const KIND_MISSING: u64 = 0;
@@ -27,9 +33,10 @@ const KIND_INTERVAL: u64 = 2;
 const KIND_ERRORS: u64 = 4;
 const KIND_FACTS: u64 = 8;
 
-/// Number of changing values of a process.
-const PROCESS_VALUES_LEN: usize = 8;
-type ProcessValues = [i64; PROCESS_VALUES_LEN];
+/// Changing values of a process, and its parent.
+type ProcessValues = [i64; PROCESS_ROW_LEN + 1];
+/// Values of a process before its first row.
+const NO_VALUES: ProcessValues = [MISSING; PROCESS_ROW_LEN + 1];
 
 /// Reference to an encoded row.
 #[derive(Clone, Debug)]
@@ -69,11 +76,14 @@ struct RowChunk {
 #[derive(Debug, Default)]
 struct ChunkRows {
     count: usize,
+    /// Rows, compressed if `uncompressed_len` is set.
     bytes: Vec<u8>,
+    /// Size of compressed rows before the compression.
+    uncompressed_len: Option<usize>,
     /// Boots in the order of their first row.
     boots: Vec<BootId>,
-    /// Processes in the order of their first row; only the parts that never change.
-    processes: Vec<ProcessRow>,
+    /// Processes in the order of their first row; only the parts that never change. Shared with the next chunk.
+    processes: Arc<Vec<ProcessRow>>,
     /// Lists of errors in the order of their first row.
     errors: Vec<Arc<[CollectorError]>>,
     facts: Vec<Arc<HostFacts>>,
@@ -82,6 +92,28 @@ struct ChunkRows {
 impl RowChunk {
     fn lock(&self) -> MutexGuard<'_, ChunkRows> {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ChunkRows {
+    /// Compresses the rows, to which no row is added any more.
+    fn compress(&mut self) {
+        match zstd::bulk::compress(&self.bytes, ZSTD_LEVEL) {
+            Ok(compressed) if compressed.len() < self.bytes.len() => {
+                self.uncompressed_len = Some(self.bytes.len());
+                self.bytes = compressed;
+            }
+            _ => {}
+        }
+        self.bytes.shrink_to_fit();
+    }
+
+    /// Rows without compression.
+    fn uncompressed(&self) -> Cow<'_, [u8]> {
+        match self.uncompressed_len {
+            Some(length) => Cow::Owned(zstd::bulk::decompress(&self.bytes, length).unwrap_or_default()),
+            None => Cow::Borrowed(&self.bytes),
+        }
     }
 }
 
@@ -117,6 +149,15 @@ impl PreviousRow {
 #[derive(Debug, Default)]
 pub struct RowEncoder {
     open: Option<OpenChunk>,
+    /// Processes of the last full chunk.
+    processes: ProcessTable,
+}
+
+/// Processes of a chunk, with the index of each by pid and start time.
+#[derive(Debug, Default)]
+struct ProcessTable {
+    rows: Arc<Vec<ProcessRow>>,
+    indices: HashMap<(u32, i64), usize>,
 }
 
 #[derive(Debug)]
@@ -132,11 +173,15 @@ impl RowEncoder {
     pub fn encode(&mut self, snapshot: &Snapshot) -> EncodedRow {
         let mut open = match self.open.take() {
             Some(open) if open.has_columns_of(snapshot) => open,
-            _ => OpenChunk::new(snapshot),
+            previous => {
+                let processes =
+                    previous.map_or_else(|| std::mem::take(&mut self.processes), OpenChunk::close);
+                OpenChunk::new(snapshot, processes)
+            }
         };
         let row = open.encode(snapshot);
         if open.is_full() {
-            open.chunk.lock().bytes.shrink_to_fit();
+            self.processes = open.close();
         } else {
             self.open = Some(open);
         }
@@ -145,13 +190,26 @@ impl RowEncoder {
 }
 
 impl OpenChunk {
-    fn new(snapshot: &Snapshot) -> Self {
+    /// Chunk that begins with a row. It continues the processes of the chunk before, unless most of them ended.
+    fn new(snapshot: &Snapshot, processes: ProcessTable) -> Self {
         let columns = snapshot.values.len();
+        let is_current = processes.rows.len() <= 2 * snapshot.processes.len();
+        let ProcessTable { rows, indices } = if is_current { processes } else { ProcessTable::default() };
+        let mut previous = PreviousRow::start(columns);
+        previous.processes.resize(rows.len(), NO_VALUES);
+        let rows = Mutex::new(ChunkRows { processes: rows, ..ChunkRows::default() });
         Self {
-            chunk: Arc::new(RowChunk { shape: snapshot.shape.clone(), columns, rows: Mutex::default() }),
-            previous: PreviousRow::start(columns),
-            process_indices: HashMap::new(),
+            chunk: Arc::new(RowChunk { shape: snapshot.shape.clone(), columns, rows }),
+            previous,
+            process_indices: indices,
         }
+    }
+
+    /// Compresses the chunk. Returns its processes for the next chunk.
+    fn close(self) -> ProcessTable {
+        let mut rows = self.chunk.lock();
+        rows.compress();
+        ProcessTable { rows: rows.processes.clone(), indices: self.process_indices }
     }
 
     /// Returns whether the row has the columns of the chunk.
@@ -251,22 +309,6 @@ fn write_value(bytes: &mut Vec<u8>, before: i64, value: i64) {
     }
 }
 
-/// Values of a process that change during its lifetime.
-fn process_values(process: &ProcessRow) -> ProcessValues {
-    let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    let optional = |value: Option<u64>| value.map_or(MISSING, signed);
-    [
-        i64::from(process.cpu_tenths),
-        signed(process.memory_bytes),
-        i64::from(process.threads),
-        optional(process.open_files.map(u64::from)),
-        optional(process.read_bytes),
-        optional(process.write_bytes),
-        i64::from(u32::from(process.state)),
-        optional(process.parent_pid.map(u64::from)),
-    ]
-}
-
 /// Appends a process. Returns the size of what is not in the bytes of the chunk.
 fn write_process(
     rows: &mut ChunkRows,
@@ -286,13 +328,17 @@ fn write_process(
         // Texts that only this process and the interner have; others are shared.
         let text_bytes = |text: &Arc<str>| if Arc::strong_count(text) <= 3 { text.len() + 64 } else { 0 };
         side_bytes = size_of::<ProcessRow>() + [&name, &user, &command].map(text_bytes).iter().sum::<usize>();
-        rows.processes.push(ProcessRow { pid, started_ms, name, user, command, ..ProcessRow::default() });
-        previous.push([MISSING; PROCESS_VALUES_LEN]);
+        let processes = Arc::make_mut(&mut rows.processes);
+        processes.push(ProcessRow { pid, started_ms, name, user, command, ..ProcessRow::default() });
+        previous.push(NO_VALUES);
         indices.insert(key, previous.len() - 1);
         previous.len() - 1
     });
     write_varint(&mut rows.bytes, index as u64);
-    write_values(&mut rows.bytes, &mut previous[index], &process_values(process));
+    let mut values = NO_VALUES;
+    values[..PROCESS_ROW_LEN].copy_from_slice(&process_values(process));
+    values[PROCESS_ROW_LEN] = process.parent_pid.map_or(MISSING, i64::from);
+    write_values(&mut rows.bytes, &mut previous[index], &values);
     side_bytes
 }
 
@@ -309,8 +355,9 @@ pub fn decode_rows<'a>(rows: impl IntoIterator<Item = &'a EncodedRow>) -> Vec<Ar
 /// Decodes all rows of a chunk.
 fn decode_chunk(chunk: &RowChunk) -> Vec<Arc<Snapshot>> {
     let rows = chunk.lock();
+    let bytes = rows.uncompressed();
     let mut decoder = RowDecoder {
-        reader: ByteReader(&rows.bytes),
+        reader: ByteReader(&bytes),
         previous: PreviousRow::start(chunk.columns),
         boots: rows.boots.iter(),
         errors: rows.errors.iter(),
@@ -348,13 +395,16 @@ impl RowDecoder<'_> {
         let facts = if parts & KIND_FACTS != 0 { Some(self.facts.next()?.clone()) } else { None };
         read_values(&mut self.reader, &mut previous.values)?;
         let count = usize::try_from(self.reader.uint().ok()?).ok()?;
-        previous.processes.resize(self.processes.len(), [MISSING; PROCESS_VALUES_LEN]);
+        previous.processes.resize(self.processes.len(), NO_VALUES);
         let mut processes = Vec::with_capacity(count);
         for _ in 0..count {
             let index = usize::try_from(self.reader.uint().ok()?).ok()?;
             let values = previous.processes.get_mut(index)?;
             read_values(&mut self.reader, values)?;
-            processes.push(process_row(self.processes.get(index)?, values)?);
+            let [values @ .., parent_pid] = *values;
+            let parent_pid = u32::try_from(parent_pid).ok();
+            processes
+                .push(with_values(ProcessRow { parent_pid, ..self.processes.get(index)?.clone() }, values));
         }
         Some(Snapshot {
             boot: previous.boot?,
@@ -387,23 +437,5 @@ fn read_value(reader: &mut ByteReader<'_>, before: i64) -> Option<i64> {
         KIND_MISSING => MISSING,
         KIND_PLAIN => i64::from_le_bytes(reader.array().ok()?),
         code => base.wrapping_add(unzigzag(code - KIND_DIFFERENCE)),
-    })
-}
-
-/// Process with its values at a row.
-fn process_row(identity: &ProcessRow, values: &ProcessValues) -> Option<ProcessRow> {
-    let [cpu_tenths, memory_bytes, threads, open_files, read_bytes, write_bytes, state, parent_pid] = *values;
-    let optional = |value: i64| u64::try_from(value).ok();
-    let optional_u32 = |value: i64| u32::try_from(value).ok();
-    Some(ProcessRow {
-        cpu_tenths: optional_u32(cpu_tenths)?,
-        memory_bytes: optional(memory_bytes)?,
-        threads: optional_u32(threads)?,
-        open_files: optional_u32(open_files),
-        read_bytes: optional(read_bytes),
-        write_bytes: optional(write_bytes),
-        state: char::from_u32(optional_u32(state)?)?,
-        parent_pid: optional_u32(parent_pid),
-        ..identity.clone()
     })
 }

@@ -3,6 +3,7 @@
 
 use crate::bytes::{ByteReader, FormatError, Result, write_bytes, write_varint, write_zigzag};
 use crate::column::{self, CompressionLevel, run_length};
+use crate::process_values::{PROCESS_ROW_LEN, process_values, with_values};
 use crate::table::MAX_ROWS;
 use perfwatch_model::wire;
 use perfwatch_model::{CollectorError, HostFacts, MISSING, ProcessRow, limits};
@@ -53,24 +54,6 @@ struct ProcessIdentity<'a> {
     name: &'a str,
     user: &'a str,
     command: &'a str,
-}
-
-/// Number of changing values of a process; each is a column over all entries.
-const PROCESS_ROW_LEN: usize = 7;
-
-/// Column values of a process row, in storage order.
-fn process_values(row: &ProcessRow) -> [i64; PROCESS_ROW_LEN] {
-    let to_i64 = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    let optional = |value: Option<u64>| value.map_or(MISSING, to_i64);
-    [
-        i64::from(row.cpu_tenths),
-        to_i64(row.memory_bytes),
-        i64::from(row.threads),
-        optional(row.open_files.map(u64::from)),
-        optional(row.read_bytes),
-        optional(row.write_bytes),
-        i64::from(u32::from(row.state)),
-    ]
 }
 
 /// Encodes the processes of all rows.
@@ -181,7 +164,7 @@ pub(crate) fn read_processes(bytes: &[u8], rows: usize) -> Result<Vec<Vec<Proces
         for row in ranges.iter().flat_map(|&(from, to)| from..to) {
             let parent_pid = u32::try_from(parents[entry]).ok();
             let identity = ProcessRow { parent_pid, ..identity.clone() };
-            processes[row].push(decode_process(identity, &columns, entry));
+            processes[row].push(with_values(identity, std::array::from_fn(|field| columns[field][entry])));
             entry += 1;
         }
     }
@@ -189,23 +172,6 @@ pub(crate) fn read_processes(bytes: &[u8], rows: usize) -> Result<Vec<Vec<Proces
         row.sort_by_key(|process| (std::cmp::Reverse(process.cpu_tenths), process.pid));
     }
     Ok(processes)
-}
-
-/// Adds the values of a single entry to the identity of a process.
-fn decode_process(identity: ProcessRow, columns: &[Vec<i64>], entry: usize) -> ProcessRow {
-    let value = |field: usize| columns[field][entry];
-    let value_u32 = |field: usize| u32::try_from(value(field)).unwrap_or_default();
-    let optional = |field: usize| u64::try_from(value(field)).ok();
-    ProcessRow {
-        state: char::from_u32(value_u32(6)).unwrap_or('?'),
-        cpu_tenths: value_u32(0),
-        memory_bytes: optional(1).unwrap_or_default(),
-        threads: value_u32(2),
-        open_files: optional(3).and_then(|count| u32::try_from(count).ok()),
-        read_bytes: optional(4),
-        write_bytes: optional(5),
-        ..identity
-    }
 }
 
 /// Encodes collector errors (each distinct text once, with its rows) and host facts.
