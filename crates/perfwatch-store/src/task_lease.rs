@@ -1,10 +1,10 @@
 //! Leases of the tasks that a single hub of a database runs at a time.
 //!
-//! A hub renews all its leases together, every [`RENEWAL_INTERVAL`]. A hub that ends gives them up; those of a hub
+//! A hub renews all its leases together, every [`RENEWAL_INTERVAL`]. A hub that stops releases them; those of a hub
 //! that was killed, suspended or cut off expire after [`LEASE_TTL`]. Times are of the clock of the database and of
 //! the monotonic clock of the holder, so that the wall clocks of the hubs do not matter. Every new holder gets a new
 //! token. A transaction that requires a lease is rejected if its token has changed: a holder that was suspended
-//! writes nothing afterwards, even if it does not know yet that it lost the lease.
+//! writes nothing afterwards, even before it notices that it lost the lease.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

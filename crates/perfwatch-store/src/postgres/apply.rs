@@ -91,7 +91,10 @@ async fn try_commit(inner: &PostgresInner, client: &mut Object, changes: &[Chang
     }
     let transaction = client.transaction().await?;
     shapes::add_shapes(inner, &transaction, &shapes).await?;
-    for change in changes {
+    // Leases are checked last, so that their rows are locked for a short time.
+    let (leases, writes): (Vec<&Change>, Vec<&Change>) =
+        changes.iter().partition(|change| matches!(change, Change::Lease(_)));
+    for change in writes.into_iter().chain(leases) {
         if !apply(inner, &transaction, change).await? {
             transaction.rollback().await?;
             return Ok(false);

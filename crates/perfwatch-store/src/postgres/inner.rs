@@ -6,7 +6,9 @@ use crate::error::StoreError;
 use crate::shape_cache::ShapeCache;
 use crate::shape_use::ShapeUse;
 use crate::task_lease::HeldLeases;
-use deadpool_postgres::{GenericClient, Manager, ManagerConfig, Object, Pool, RecyclingMethod};
+use deadpool_postgres::{
+    GenericClient, Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod,
+};
 use perfwatch_model::{Clock, ShapeId, wire};
 use std::collections::HashSet;
 use std::ops::Range;
@@ -76,6 +78,11 @@ impl PostgresInner {
             .runtime(deadpool_postgres::Runtime::Tokio1)
             .wait_timeout(Some(POOL_TIMEOUT))
             .create_timeout(Some(POOL_TIMEOUT))
+            .post_create(Hook::async_fn(|client, _| {
+                // The transaction of a hub that is suspended or cut off must not lock rows for hours.
+                let sql = "SET idle_in_transaction_session_timeout = '60s'";
+                Box::pin(async move { client.batch_execute(sql).await.map_err(HookError::Backend) })
+            }))
             .build()
             .map_err(|error| rejected(&error))?;
         Ok(Self {

@@ -33,7 +33,11 @@ pub(super) async fn renew(inner: &PostgresInner) -> Result<(), StoreError> {
         Some(TaskLease { task, token: row.get(1) })
     });
     inner.leases.replace(leases, until);
-    release_jobs_of_ended_hubs(inner, &client, ttl_ms).await.map_err(|error| unavailable(&error))
+    // The next renewal repeats it. Its failure does not mean that the database rejects writes.
+    if let Err(error) = release_jobs_of_ended_hubs(inner, &client, ttl_ms).await {
+        tracing::debug!(%error, "failed to release the collection jobs of ended hubs");
+    }
+    Ok(())
 }
 
 /// Renews the presence of this hub, and returns the collection jobs of hubs that did not renew theirs to the queue.
@@ -47,12 +51,13 @@ async fn release_jobs_of_ended_hubs(
          present AS (INSERT INTO lease (name, holder, until_ms) \
          SELECT 'hub ' || $1, $2, now.ms + $3 FROM now \
          ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until_ms = excluded.until_ms), \
-         ended AS (SELECT name, until_ms FROM lease, now \
+         ended AS (SELECT name FROM lease, now \
          WHERE name LIKE 'hub %' AND name <> 'hub ' || $1 AND until_ms < now.ms), \
-         forgotten AS (DELETE FROM lease USING ended, now \
-         WHERE lease.name = ended.name AND lease.until_ms < now.ms - $4) \
+         forgotten AS (DELETE FROM lease WHERE name IN (SELECT lease.name FROM lease, now \
+         WHERE lease.name LIKE 'hub %' AND lease.until_ms < now.ms - $4 FOR UPDATE OF lease SKIP LOCKED)) \
          UPDATE collection_job SET state = 'waiting', lease_id = NULL, leased_until_ms = NULL \
-         WHERE state = 'active' AND 'hub ' || hub IN (SELECT name FROM ended)";
+         WHERE id IN (SELECT id FROM collection_job WHERE state = 'active' \
+         AND 'hub ' || hub IN (SELECT name FROM ended) FOR UPDATE SKIP LOCKED)";
     let values: [&(dyn ToSql + Sync); 4] = [&inner.hub, &inner.lease_holder, &ttl_ms, &MAX_ENDED_HUB_AGE_MS];
     client.execute(sql, &values).await.map(|_| ())
 }
@@ -60,18 +65,22 @@ async fn release_jobs_of_ended_hubs(
 pub(super) async fn release(inner: &PostgresInner) -> Result<(), StoreError> {
     inner.leases.replace([], inner.clock.monotonic());
     let client = inner.client().await?;
-    let sql = "UPDATE lease SET until_ms = 0 WHERE holder = $1";
+    // In the order in which renewals lock the rows. The presence of the hub ends by itself.
+    let sql = "UPDATE lease SET until_ms = 0 WHERE name IN (SELECT name FROM lease \
+         WHERE holder = $1 AND name NOT LIKE 'hub %' ORDER BY name FOR UPDATE)";
     client.execute(sql, &[&inner.lease_holder]).await.map_err(|error| unavailable(&error))?;
     Ok(())
 }
 
-/// Returns whether this hub still holds a lease. If so, the lease is locked until the transaction ends.
+/// Returns whether this hub still holds a lease. If so, the lease is locked until the transaction ends. The server ends
+/// the transaction of a hub that is suspended before its commit: renewals of other hubs wait for the row.
 pub(super) async fn is_held(
     inner: &PostgresInner,
     tx: &Transaction<'_>,
     lease: TaskLease,
 ) -> Result<bool, Error> {
-    let sql = "SELECT 1 FROM lease WHERE name = $1 AND holder = $2 AND token = $3 FOR SHARE";
+    let sql = "SELECT set_config('idle_in_transaction_session_timeout', '5s', true) FROM lease \
+         WHERE name = $1 AND holder = $2 AND token = $3 FOR SHARE";
     let row = tx.query_opt(sql, &[&lease.task.name(), &inner.lease_holder, &lease.token]).await?;
     Ok(row.is_some())
 }
