@@ -20,12 +20,13 @@ use perfwatch_rules::rule::Severity;
 use perfwatch_store::audit::AuditEntry;
 use perfwatch_store::incidents::{IncidentEventKind, IncidentEventRow};
 use perfwatch_store::outbox::{NotificationRow, NotificationState, Outbox};
-use perfwatch_store::{CommitError, LeasedTask, Store, StoreError, Transaction};
+use perfwatch_store::{CommitError, LeasedTask, Store, StoreError, TaskLease, Transaction};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 /// Maximum number of channels that are served concurrently.
@@ -78,6 +79,12 @@ enum DeliveryOutcome {
     Failed(SendError, Delivery),
 }
 
+/// Right of this hub to deliver, as of the time at which it read what is due.
+struct DeliveryRound {
+    lease: TaskLease,
+    stop: CancellationToken,
+}
+
 /// Due notifications of a channel, divided by how they are delivered.
 struct DeliveryPlan {
     digest: Vec<NotificationRow>,
@@ -103,9 +110,11 @@ impl NotificationDispatcher {
         let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_CHANNELS));
         let in_flight: Arc<Mutex<HashSet<Uuid>>> = Arc::default();
         let mut failures = FailureStreak::default();
+        // Deliveries end before the hub releases the lease: another hub would send what is on its way again.
+        let deliveries = TaskTracker::new();
         loop {
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(POLL_INTERVAL) => {}
             }
@@ -117,42 +126,45 @@ impl NotificationDispatcher {
             if let Some(error) = failures.first_error(&due) {
                 tracing::warn!(%error, "failed to load due notifications");
             }
-            let Ok(channels) = due else { continue };
+            let Ok(Some((lease, channels))) = due else { continue };
             for channel in channels {
                 let Some(guard) = InFlightGuard::try_acquire(&in_flight, channel) else { continue };
                 let (dispatcher, permits) = (self.clone(), permits.clone());
-                tokio::spawn(async move {
+                let round = DeliveryRound { lease, stop: stop.clone() };
+                deliveries.spawn(async move {
                     let _guard = guard;
                     let _permit = permits.acquire_owned().await;
-                    if let Err(error) = dispatcher.flush_channel(channel).await {
+                    if let Err(error) = dispatcher.flush_channel(channel, &round).await {
                         tracing::warn!(%error, "failed to deliver notifications of a channel");
                     }
                 });
             }
         }
+        deliveries.close();
+        deliveries.wait().await;
     }
 
-    /// Returns whether this hub delivers. A hub that was suspended before it sent leaves the notification to another.
-    fn holds_lease(&self) -> bool {
-        self.store.lease(LeasedTask::NotificationDispatch).is_some()
+    /// Returns whether this hub still delivers what it read. A hub that was suspended since leaves it to the next
+    /// holder, also if it holds the lease again.
+    fn may_send(&self, round: &DeliveryRound) -> bool {
+        let lease = self.store.lease(LeasedTask::NotificationDispatch);
+        !round.stop.is_cancelled() && lease == Some(round.lease)
     }
 
     /// Channels with due notifications, if this hub holds the lease. The state is refreshed first,
     /// because another hub may have enqueued the notifications.
-    async fn channels_due(&self) -> Result<Vec<Uuid>, StoreError> {
-        if !self.holds_lease() {
-            return Ok(Vec::new());
-        }
+    async fn channels_due(&self) -> Result<Option<(TaskLease, Vec<Uuid>)>, StoreError> {
+        let Some(lease) = self.store.lease(LeasedTask::NotificationDispatch) else { return Ok(None) };
         let channels = Outbox::channels_due(&*self.store, self.clock.wall_ms()).await?;
         if channels.is_empty() {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         self.incidents.refresh_from_store().await?;
-        Ok(channels)
+        Ok(Some((lease, channels)))
     }
 
     /// Delivers the due notifications of a channel in order, until one must be retried.
-    async fn flush_channel(&self, id: Uuid) -> Result<(), CommitError> {
+    async fn flush_channel(&self, id: Uuid, round: &DeliveryRound) -> Result<(), CommitError> {
         let state = self.incidents.snapshot();
         let now_ms = self.clock.wall_ms();
         let Some(channel) = state.definitions.channel(id) else {
@@ -176,7 +188,7 @@ impl NotificationDispatcher {
         let (continuations, rows): (Vec<_>, Vec<_>) =
             rows.into_iter().partition(|row| continuation(row).is_some());
         for row in continuations.iter().filter(|row| row.retry_at_ms <= now_ms) {
-            if !self.deliver(channel, row).await? {
+            if !self.deliver(channel, row, round).await? {
                 break;
             }
         }
@@ -186,13 +198,13 @@ impl NotificationDispatcher {
         }
         let DeliveryPlan { mut digest, separate } = self.plan_delivery(channel, rows);
         if digest.len() > 1 {
-            if !self.send_digest(channel, &digest).await? {
+            if !self.send_digest(channel, &digest, round).await? {
                 return Ok(());
             }
             digest.clear();
         }
         for row in digest.iter().chain(&separate) {
-            if !self.deliver(channel, row).await? {
+            if !self.deliver(channel, row, round).await? {
                 return Ok(());
             }
         }
@@ -232,7 +244,12 @@ impl NotificationDispatcher {
     }
 
     /// Delivers several notifications as a digest. Returns whether the next notification may follow.
-    async fn send_digest(&self, channel: &Channel, rows: &[NotificationRow]) -> Result<bool, CommitError> {
+    async fn send_digest(
+        &self,
+        channel: &Channel,
+        rows: &[NotificationRow],
+        round: &DeliveryRound,
+    ) -> Result<bool, CommitError> {
         let (mut included_rows, mut notifications) = (Vec::new(), Vec::new());
         for row in rows {
             match self.revalidator.revalidate(channel, row).await? {
@@ -249,7 +266,7 @@ impl NotificationDispatcher {
             }
         }
         let Some(first) = notifications.first() else { return Ok(true) };
-        if !self.holds_lease() {
+        if !self.may_send(round) {
             return Ok(false);
         }
         // A repeated digest has the id of its first notification again.
@@ -274,14 +291,19 @@ impl NotificationDispatcher {
     }
 
     /// Delivers a notification. Returns whether the next notification may follow.
-    async fn deliver(&self, channel: &Channel, row: &NotificationRow) -> Result<bool, CommitError> {
+    async fn deliver(
+        &self,
+        channel: &Channel,
+        row: &NotificationRow,
+        round: &DeliveryRound,
+    ) -> Result<bool, CommitError> {
         // A continuation has the content that the other recipients received.
         let revalidation = match continuation(row) {
             Some(notification) => Revalidation::Send(Box::new(notification)),
             None => self.revalidator.revalidate(channel, row).await?,
         };
         match revalidation {
-            Revalidation::Send(_) if !self.holds_lease() => Ok(false),
+            Revalidation::Send(_) if !self.may_send(round) => Ok(false),
             Revalidation::Send(notification) => {
                 let outcome = self.try_send(channel, &notification).await;
                 self.record_outcome(channel, row, outcome, Some(&notification)).await
