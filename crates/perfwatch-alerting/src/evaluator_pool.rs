@@ -180,7 +180,7 @@ impl EvaluatorPool {
     /// Evaluates an accepted and published snapshot. Callers hold the append lock of the host, so that
     /// its snapshots arrive in order.
     pub(crate) fn evaluate_snapshot(&self, host: HostId, snapshot: &Snapshot, skew_ms: Option<i64>) {
-        if lock_slot(&self.slots.slot(host)).discard_if_behind() {
+        if lock_slot(&self.slots.slot(host)).discard_if_behind(snapshot.interval_ms) {
             self.slots.mark_stale(host);
             return;
         }

@@ -7,9 +7,16 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::Notify;
 
-/// Maximum time of missed snapshots for which an evaluator continues. Scripts may send to all hubs in turn: a replay
-/// for each of their snapshots would cost more than the snapshots that it misses matter.
+/// Maximum time, and number of intervals, of missed snapshots for which an evaluator continues. Scripts may send to all
+/// hubs in turn: a replay for each of their snapshots would cost more than the snapshots that it misses matter.
 const MAX_MISSED_MS: i64 = 10_000;
+const MAX_MISSED_INTERVALS: i64 = 4;
+
+/// Returns whether another hub evaluated snapshots for so long that the evaluator must replay them.
+fn is_behind(last_ms: i64, evaluated_elsewhere_ms: i64, interval_ms: u32) -> bool {
+    let max_missed_ms = MAX_MISSED_MS.max(MAX_MISSED_INTERVALS * i64::from(interval_ms));
+    last_ms < evaluated_elsewhere_ms.saturating_sub(max_missed_ms)
+}
 
 /// Evaluator of a host with its progress.
 #[derive(Default)]
@@ -29,8 +36,8 @@ pub(crate) struct HostSlot {
 
 impl HostSlot {
     /// Discards the evaluator if the host sent to another hub for some time. Returns whether a replay is necessary.
-    pub(crate) fn discard_if_behind(&mut self) -> bool {
-        let is_behind = self.evaluator.last_ms() < self.evaluated_elsewhere_ms - MAX_MISSED_MS;
+    pub(crate) fn discard_if_behind(&mut self, interval_ms: u32) -> bool {
+        let is_behind = is_behind(self.evaluator.last_ms(), self.evaluated_elsewhere_ms, interval_ms);
         if is_behind {
             self.evaluated_until_ms = self.evaluated_until_ms.max(self.evaluated_elsewhere_ms);
             self.evaluated_elsewhere_ms = 0;
@@ -108,5 +115,20 @@ impl EvaluatorSlots {
     pub(crate) fn drain_stale(&self) -> Vec<HostId> {
         let mut stale_hosts = self.stale_hosts.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *stale_hosts).into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_behind;
+
+    #[test]
+    fn hosts_that_send_to_hubs_in_turn_are_not_replayed() {
+        // Two hubs in turn at 2 s, four in turn at a minute, and a host that moved a minute ago.
+        assert!(!is_behind(100_000, 102_000, 2_000));
+        assert!(!is_behind(100_000, 100_000 + 3 * 60_000, 60_000));
+        assert!(is_behind(100_000, 160_000, 2_000));
+        assert!(is_behind(i64::MIN, 160_000, 2_000), "nothing was evaluated here");
+        assert!(!is_behind(i64::MIN, i64::MIN, 2_000) && !is_behind(100_000, 0, 2_000));
     }
 }
