@@ -328,6 +328,9 @@ fn write_process(
         // Texts that only this process and the interner have; others are shared.
         let text_bytes = |text: &Arc<str>| if Arc::strong_count(text) <= 3 { text.len() + 64 } else { 0 };
         side_bytes = size_of::<ProcessRow>() + [&name, &user, &command].map(text_bytes).iter().sum::<usize>();
+        if Arc::strong_count(&rows.processes) > 1 {
+            side_bytes += rows.processes.len() * size_of::<ProcessRow>();
+        }
         let processes = Arc::make_mut(&mut rows.processes);
         processes.push(ProcessRow { pid, started_ms, name, user, command, ..ProcessRow::default() });
         previous.push(NO_VALUES);
