@@ -95,7 +95,10 @@ impl StatusService {
             let live = self.with_days(|days| days.get(&host.record.id).and_then(|days| days.live));
             let live = self.continue_day(&mut observer, (host, live), &alerting).await?;
             self.with_days(|days| days.entry(host.record.id).or_default().live = Some(live));
-            self.load_recent(host, now_ms).await?;
+            // The next pass repeats it. Lines do not matter as much as days.
+            if let Err(error) = self.load_recent(host, now_ms).await {
+                tracing::debug!(%error, host.id = %host.record.id, "failed to read the last hour of a host");
+            }
         }
         self.sample(&hosts).await;
         let Some(lease) = self.deps.store.lease(LeasedTask::AvailabilityDays) else {
