@@ -34,7 +34,7 @@ export class NetworkProxy {
     for (const socket of this.sockets) socket.resetAndDestroy()
   }
 
-  /** Swallows all bytes of open and new connections, as a network does that is gone without a word. */
+  /** Swallows all bytes of open and new connections, like a network that drops every packet. */
   silence() {
     this.isSilent = true
     // Connections of a silent network stay dead after its return.
@@ -75,7 +75,7 @@ export class NetworkProxy {
   private add(socket: Socket) {
     this.sockets.add(socket)
     socket.setNoDelay(true)
-    // A reset is what the tests want.
+    // The browser sees a reset connection.
     socket.on('error', () => {})
     socket.on('close', () => this.sockets.delete(socket))
   }
