@@ -411,7 +411,10 @@ fn days_are_written_by_one_of_two_hubs() {
     assert!(first == "hub_a" || first == "hub_b", "{first}");
     // The other hub writes when the lease of a hub that ended is over.
     let (ended, rest) = if first == "hub_a" { (a, b) } else { (b, a) };
+    let holder = || database.query("shared", "SELECT holder FROM lease WHERE name = 'availability_days'");
+    let before = holder();
     ended.process.kill();
+    eventually("the other hub has the lease", || holder() != before);
     let db = send(&rest, "db-1", "team=shop");
     let (_, token) = created(&create(&rest, &rest.token, &request(&[(&db, "Database")])));
     eventually("the other hub computes the days", || is_complete(&rest, &token));
