@@ -5,6 +5,7 @@
 //! again under the same id.
 
 use crate::definitions::to_json;
+use crate::in_flight::{DeliveryRound, InFlightGuard};
 use crate::incident_service::IncidentService;
 use crate::metrics::AlertingMetrics;
 use crate::notification_builder::NotificationBuilder;
@@ -22,7 +23,7 @@ use perfwatch_store::incidents::{IncidentEventKind, IncidentEventRow};
 use perfwatch_store::outbox::{NotificationRow, NotificationState, Outbox};
 use perfwatch_store::{CommitError, LeasedTask, Store, StoreError, TaskLease, Transaction};
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -48,26 +49,6 @@ const MAX_PENDING_AGE_MS: i64 = 2 * 86_400_000;
 /// Maximum number of due notifications that are sent one by one. More are combined to a digest.
 const MAX_SEPARATE_ROWS: usize = 15;
 
-/// Mark of a channel that is being served; removed on drop.
-struct InFlightGuard {
-    in_flight: Arc<Mutex<HashSet<Uuid>>>,
-    channel: Uuid,
-}
-
-impl InFlightGuard {
-    /// Marks a channel; `None` if the channel is being served already.
-    fn try_acquire(in_flight: &Arc<Mutex<HashSet<Uuid>>>, channel: Uuid) -> Option<Self> {
-        let is_free = in_flight.lock().unwrap_or_else(PoisonError::into_inner).insert(channel);
-        is_free.then(|| Self { in_flight: in_flight.clone(), channel })
-    }
-}
-
-impl Drop for InFlightGuard {
-    fn drop(&mut self) {
-        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.channel);
-    }
-}
-
 /// Outcome of an attempt to deliver a notification.
 #[derive(Clone)]
 enum DeliveryOutcome {
@@ -77,12 +58,6 @@ enum DeliveryOutcome {
     Suppressed(&'static str),
     /// No recipient accepted it. The results by recipient are empty if all are treated alike.
     Failed(SendError, Delivery),
-}
-
-/// Right of this hub to deliver, as of the time at which it read what is due.
-struct DeliveryRound {
-    lease: TaskLease,
-    stop: CancellationToken,
 }
 
 /// Due notifications of a channel, divided by how they are delivered.

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 const MAX_MISSED_MS: i64 = 10_000;
 const MAX_MISSED_INTERVALS: i64 = 4;
 
-/// Returns whether another hub evaluated snapshots for so long that the evaluator must replay them.
+/// Returns whether the evaluator must replay the snapshots that another hub evaluated.
 fn is_behind(last_ms: i64, evaluated_elsewhere_ms: i64, interval_ms: u32) -> bool {
     let max_missed_ms = MAX_MISSED_MS.max(MAX_MISSED_INTERVALS * i64::from(interval_ms));
     last_ms < evaluated_elsewhere_ms.saturating_sub(max_missed_ms)

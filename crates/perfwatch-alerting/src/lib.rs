@@ -15,6 +15,7 @@ mod dispatcher;
 mod evaluator_pool;
 mod evaluator_slots;
 mod explain;
+mod in_flight;
 mod incident_batch;
 mod incident_service;
 mod incident_state;

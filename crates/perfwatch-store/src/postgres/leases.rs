@@ -65,7 +65,7 @@ async fn release_jobs_of_ended_hubs(
 pub(super) async fn release(inner: &PostgresInner) -> Result<(), StoreError> {
     inner.leases.replace([], inner.clock.monotonic());
     let client = inner.client().await?;
-    // In the order in which renewals lock the rows. The presence of the hub ends by itself.
+    // In the order in which renewals lock the rows. The presence of the hub expires.
     let sql = "UPDATE lease SET until_ms = 0 WHERE name IN (SELECT name FROM lease \
          WHERE holder = $1 AND name NOT LIKE 'hub %' ORDER BY name FOR UPDATE)";
     client.execute(sql, &[&inner.lease_holder]).await.map_err(|error| unavailable(&error))?;
