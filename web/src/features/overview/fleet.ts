@@ -2,7 +2,7 @@
 // the minutes before.
 import type { OverviewHost, OverviewResponse, OverviewValues } from '../../api/types'
 import { type Course, COURSE_POINTS, COURSE_STEP_MS, emptyCourse } from './course'
-import { PastCourses } from './pastCourses'
+import type { PastCourses } from './pastCourses'
 
 const EMPTY_VALUES: OverviewValues = {
   status: [],
@@ -27,8 +27,8 @@ export class Fleet {
   nowMs = 0
   /** Past time of the values in Unix milliseconds; null for the newest. */
   replayMs: number | null = null
-  /** Courses before past times, which are loaded for the visible hosts only. */
-  readonly past = new PastCourses()
+  /** Courses before past times, which are loaded for the visible hosts only; null before the first replay. */
+  past: PastCourses | null = null
   private courses = new Map<string, Course>()
   /** Number of the step that the last point of all courses covers. */
   private step = 0
@@ -49,7 +49,7 @@ export class Fleet {
       this.step = 0
       return
     }
-    this.past.clear()
+    this.past?.clear()
     if (answer.recent) {
       this.step = 0
       this.fill(answer.recent)
@@ -59,7 +59,7 @@ export class Fleet {
 
   /** Course of a host until the time of the values. */
   course(id: string): Course {
-    if (this.replayMs !== null) return this.past.courseBefore(id, this.replayMs)
+    if (this.replayMs !== null) return this.past?.courseBefore(id, this.replayMs) ?? emptyCourse()
     let course = this.courses.get(id)
     if (!course) this.courses.set(id, (course = emptyCourse()))
     return course

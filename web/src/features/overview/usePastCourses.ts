@@ -15,12 +15,16 @@ export function usePastCourses(fleet: Fleet, version: () => number, ids: () => r
   async function load() {
     isOutdated = isLoading
     if (isLoading || fleet.replayMs === null) return
-    const body = fleet.past.missing(ids(), fleet.replayMs, hubNow())
-    if (!body) return
     isLoading = true
     try {
-      fleet.past.add(body, await unwrap(api.POST('/api/v1/query', { body, signal: request.signal })))
-      loaded.value++
+      const { PastCourses } = await import('./pastCourses')
+      const past = (fleet.past ??= new PastCourses())
+      const atMs: number | null = fleet.replayMs
+      const body = atMs === null ? null : past.missing(ids(), atMs, hubNow())
+      if (body) {
+        past.add(body, await unwrap(api.POST('/api/v1/query', { body, signal: request.signal })))
+        loaded.value++
+      }
     } catch {
       // The page is complete without courses; the next time of the replay requests them again.
     } finally {
