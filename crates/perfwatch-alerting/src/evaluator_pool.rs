@@ -166,26 +166,32 @@ impl EvaluatorPool {
         host: HostId,
         evaluate: impl FnOnce(&mut HostEvaluator, &mut Vec<TransitionEvent>),
     ) {
-        let slot = self.slots.slot(host);
-        let mut slot = lock_slot(&slot);
+        self.evaluate_slot(host, &mut lock_slot(&self.slots.slot(host)), evaluate);
+    }
+
+    fn evaluate_slot(
+        &self,
+        host: HostId,
+        slot: &mut HostSlot,
+        evaluate: impl FnOnce(&mut HostEvaluator, &mut Vec<TransitionEvent>),
+    ) {
         if slot.revision != self.slots.target_revision() {
             self.slots.mark_stale(host);
             return;
         }
         let mut events = Vec::new();
         evaluate(&mut slot.evaluator, &mut events);
-        self.emit(host, &mut slot, events);
+        self.emit(host, slot, events);
     }
 
     /// Evaluates an accepted and published snapshot. Callers hold the append lock of the host, so that
     /// its snapshots arrive in order.
     pub(crate) fn evaluate_snapshot(&self, host: HostId, snapshot: &Snapshot, skew_ms: Option<i64>) {
-        if lock_slot(&self.slots.slot(host)).discard_if_behind(snapshot.interval_ms) {
-            self.slots.mark_stale(host);
-            return;
-        }
         let age_ms = self.observation_age_ms(host, snapshot);
-        self.evaluate_if_current(host, |evaluator, events| {
+        let slot = self.slots.slot(host);
+        let mut slot = lock_slot(&slot);
+        slot.discard_if_behind(snapshot.interval_ms);
+        self.evaluate_slot(host, &mut slot, |evaluator, events| {
             evaluator.evaluate_snapshot(snapshot, skew_ms, age_ms, events);
         });
     }

@@ -35,15 +35,13 @@ pub(crate) struct HostSlot {
 }
 
 impl HostSlot {
-    /// Discards the evaluator if the host sent to another hub for some time. Returns whether a replay is necessary.
-    pub(crate) fn discard_if_behind(&mut self, interval_ms: u32) -> bool {
-        let is_behind = is_behind(self.evaluator.last_ms(), self.evaluated_elsewhere_ms, interval_ms);
-        if is_behind {
+    /// Discards the evaluator if the host sent to another hub for some time.
+    pub(crate) fn discard_if_behind(&mut self, interval_ms: u32) {
+        if is_behind(self.evaluator.last_ms(), self.evaluated_elsewhere_ms, interval_ms) {
             self.evaluated_until_ms = self.evaluated_until_ms.max(self.evaluated_elsewhere_ms);
             self.evaluated_elsewhere_ms = 0;
             self.discard_evaluator();
         }
-        is_behind
     }
 
     /// Discards the evaluator, so that a replay rebuilds it.
