@@ -53,6 +53,6 @@ pub use sqlite::{SqliteOptions, SqliteStore};
 pub use store::{
     BlockContent, BlockSlice, BoxFuture, DiskUsage, HeadSnapshot, Query, QueryResult, SnapshotRow, Store,
 };
-pub use task_lease::{LEASE_TTL, LeasedTask, RENEWAL_INTERVAL, TaskLease};
+pub use task_lease::{LeasedTask, RENEWAL_INTERVAL, TaskLease};
 pub use transaction::Transaction;
 pub use write::{BlockId, BlockInfo, DirtyWindow, RetentionWatermarks, SealWatermark, SequenceRanges, Write};

@@ -190,11 +190,12 @@ pub trait Store: Send + Sync {
     /// Reads the retention watermarks of all tiers.
     fn retention_watermarks(&self) -> BoxFuture<'_, Result<RetentionWatermarks, StoreError>>;
 
-    /// Renews the leases of this hub, and acquires those that no other hub holds, every [`RENEWAL_INTERVAL`](crate::RENEWAL_INTERVAL).
+    /// Renews the leases of this hub, and acquires those that no other hub holds. Called every
+    /// [`RENEWAL_INTERVAL`](crate::RENEWAL_INTERVAL).
     fn renew_leases(&self) -> BoxFuture<'_, Result<(), StoreError>>;
     /// Lease of a task, while this hub holds it; does not wait.
     fn lease(&self, task: LeasedTask) -> Option<TaskLease>;
-    /// Gives up all leases of this hub, so that other hubs acquire them at their next renewal.
+    /// Releases all leases of this hub, so that other hubs acquire them at their next renewal.
     fn release_leases(&self) -> BoxFuture<'_, Result<(), StoreError>>;
     /// Free space of the file system if the store has its own files; does not wait.
     fn free_bytes(&self) -> Option<u64>;

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Time after which another hub may run the tasks of a hub that does not renew its leases.
-pub const LEASE_TTL: Duration = Duration::from_secs(7);
+pub(crate) const LEASE_TTL: Duration = Duration::from_secs(7);
 /// Interval at which a hub renews its leases and acquires those that are free.
 pub const RENEWAL_INTERVAL: Duration = Duration::from_secs(2);
 

@@ -92,9 +92,9 @@ async fn try_commit(inner: &PostgresInner, client: &mut Object, changes: &[Chang
     let transaction = client.transaction().await?;
     shapes::add_shapes(inner, &transaction, &shapes).await?;
     // Leases are checked last, so that their rows are locked for a short time.
-    let (leases, writes): (Vec<&Change>, Vec<&Change>) =
-        changes.iter().partition(|change| matches!(change, Change::Lease(_)));
-    for change in writes.into_iter().chain(leases) {
+    let is_lease = |change: &&Change| matches!(change, Change::Lease(_));
+    let writes = changes.iter().filter(|change| !is_lease(change));
+    for change in writes.chain(changes.iter().filter(is_lease)) {
         if !apply(inner, &transaction, change).await? {
             transaction.rollback().await?;
             return Ok(false);
