@@ -3,7 +3,7 @@
 
 use crate::fleet::{self, RETRY_DELAY, SENDERS, ShareExceeded};
 use crate::health::Health;
-use crate::hub_process::HubProcess;
+use crate::hub_process::{BACKFILL_SETTINGS, HubProcess};
 use crate::store::Scratch;
 use crate::tiny::shorten;
 use perfwatch::simulate::SimHost;
@@ -29,14 +29,6 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 /// Longest text of what a response left out.
 const MAX_TEXT_LEN: usize = 200;
 
-/// Settings of a hub that receives a day of a fleet at once.
-const SETTINGS: &[(&str, &str)] = &[
-    ("PERFWATCH_HUB_DISK_BUDGET", "20GB"),
-    ("PERFWATCH_HUB_LIMITS_AGENT_REQUESTS_PER_SECOND", "100000"),
-    ("PERFWATCH_HUB_LIMITS_INGEST_REQUESTS_PER_SECOND", "1000000"),
-    ("PERFWATCH_HUB_LIMITS_API_REQUESTS_PER_SECOND", "100000"),
-];
-
 /// Read that is measured for each number of users.
 struct Read {
     label: &'static str,
@@ -57,7 +49,7 @@ struct Answer {
 /// Measures the reads over `hosts` hosts with `hours` hours of history.
 pub(crate) fn run(hosts: u64, hours: u64) -> anyhow::Result<()> {
     let (clock, catalog, scratch) = (SystemClock::new(), fleet::catalog(), Scratch::new("explore")?);
-    let mut hub = HubProcess::start(&scratch.0, SETTINGS)?;
+    let mut hub = HubProcess::start(&scratch.0, BACKFILL_SETTINGS)?;
     let admin = hub.create_user("root-admin", "admin")?;
     let users: Vec<String> = (0..USERS.into_iter().max().unwrap_or(1))
         .map(|number| hub.create_user(&format!("user-{number}"), "viewer"))
@@ -101,7 +93,9 @@ fn fill(
             let mut host = SimHost::new(catalog, 1, number);
             for first in (0..rows).step_by(BATCH_ROWS) {
                 let ticks: Vec<_> = (first..rows.min(first + BATCH_ROWS as i64))
-                    .map(|row| host.tick(end_ms - (rows - row - 1) * INTERVAL_MS, 60_000))
+                    .map(|row| {
+                        host.tick(end_ms - (rows - row - 1) * INTERVAL_MS, INTERVAL_MS.cast_unsigned() as u32)
+                    })
                     .collect();
                 while let Err(error) = deliver(&host, &ticks) {
                     anyhow::ensure!(error.is::<ShareExceeded>(), error);

@@ -11,6 +11,14 @@ use std::time::Duration;
 /// Password of the initial administrator and of all users.
 const PASSWORD: &str = "initial-password-1";
 
+/// Settings of a hub that receives the past of a fleet at once.
+pub(crate) const BACKFILL_SETTINGS: &[(&str, &str)] = &[
+    ("PERFWATCH_HUB_DISK_BUDGET", "20GB"),
+    ("PERFWATCH_HUB_LIMITS_AGENT_REQUESTS_PER_SECOND", "100000"),
+    ("PERFWATCH_HUB_LIMITS_INGEST_REQUESTS_PER_SECOND", "1000000"),
+    ("PERFWATCH_HUB_LIMITS_API_REQUESTS_PER_SECOND", "100000"),
+];
+
 /// Hub with a temporary data directory; killed on drop.
 pub(crate) struct HubProcess {
     child: Child,

@@ -1,7 +1,7 @@
 //! Memory of a hub per host: resident memory with a full recent window, for several sizes of the fleet.
 
 use crate::fleet::{BATCH_ROWS, INTERVAL_MS, SENDERS, catalog};
-use crate::hub_process::HubProcess;
+use crate::hub_process::{BACKFILL_SETTINGS, HubProcess};
 use crate::store::Scratch;
 use crate::tiny::shorten;
 use perfwatch::simulate::SimHost;
@@ -13,14 +13,6 @@ use std::time::Duration;
 /// Time after which the allocator has returned what is no longer used.
 const SETTLE_TIME: Duration = Duration::from_secs(20);
 
-/// Settings of a hub that takes the past of a fleet at once.
-const SETTINGS: &[(&str, &str)] = &[
-    ("PERFWATCH_HUB_DISK_BUDGET", "20GB"),
-    ("PERFWATCH_HUB_LIMITS_AGENT_REQUESTS_PER_SECOND", "100000"),
-    ("PERFWATCH_HUB_LIMITS_INGEST_REQUESTS_PER_SECOND", "1000000"),
-    ("PERFWATCH_HUB_LIMITS_API_REQUESTS_PER_SECOND", "100000"),
-];
-
 /// Measures a hub with each number of hosts.
 pub(crate) fn run(fleets: &[u64]) -> anyhow::Result<()> {
     let clock = SystemClock::new();
@@ -30,7 +22,7 @@ pub(crate) fn run(fleets: &[u64]) -> anyhow::Result<()> {
 
 fn measure(hosts: usize, clock: &dyn Clock) -> anyhow::Result<()> {
     let scratch = Scratch::new("memory")?;
-    let hub = HubProcess::start(&scratch.0, SETTINGS)?;
+    let hub = HubProcess::start(&scratch.0, BACKFILL_SETTINGS)?;
     let admin = hub.create_user("root-admin", "admin")?;
     let token = hub.enrollment_token(&admin, hosts as u64)?;
     let catalog = catalog();
