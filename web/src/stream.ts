@@ -23,3 +23,16 @@ export function usePageStream(read: () => PageStream) {
   watchEffect(() => (pageStream.value = read()))
   onScopeDispose(() => (pageStream.value = null))
 }
+
+interface PolledStream extends Pick<PageStream, 'lastSeenMs' | 'intervalMs' | 'replay'> {
+  /** Error of the last request; empty after an answer. */
+  problem: string
+}
+
+/** Shows the state of a page that asks the hub for its data at an interval. */
+export function usePolledStream(read: () => PolledStream) {
+  usePageStream(() => {
+    const { problem, ...stream } = read()
+    return { ...stream, paused: false, isPolled: true, failing: problem !== '' }
+  })
+}
