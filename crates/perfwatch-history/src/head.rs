@@ -12,6 +12,8 @@ use tokio::sync::{OwnedMutexGuard, RwLockReadGuard, RwLockWriteGuard};
 
 /// Rows of a full block.
 const SEAL_ROWS: usize = 150;
+/// Rows for which a head grows at once: doubling would leave half of the space of every host unused.
+const ADDED_CAPACITY: usize = 32;
 /// Maximum age of an unsealed row. Older rows are sealed even if the block is small.
 const MAX_UNSEALED_AGE: Duration = Duration::from_secs(900);
 /// Maximum number of unsealed rows of other hubs: those of [`MAX_UNSEALED_AGE`] at a row per second. The oldest rows
@@ -98,8 +100,8 @@ impl HostHeadInner {
     /// Releases memory that a head without rows does not need: its host may send no more.
     fn release_if_empty(&mut self) {
         if self.unsealed.is_empty() && self.mirrored.is_empty() {
-            self.encoder = RowEncoder::default();
-            self.unsealed.shrink_to(SEAL_ROWS);
+            self.encoder.close();
+            self.unsealed = Vec::new();
             self.mirrored.shrink_to_fit();
         }
     }
@@ -188,6 +190,9 @@ impl HostHead {
             }
             let stored_bytes = row_bytes(snapshot);
             inner.unsealed_bytes += stored_bytes;
+            if inner.unsealed.len() == inner.unsealed.capacity() {
+                inner.unsealed.reserve_exact(ADDED_CAPACITY);
+            }
             inner.unsealed.push(UnsealedRow { arrival, row: row.clone(), stored_bytes });
             Some(row)
         };

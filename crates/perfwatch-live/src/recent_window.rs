@@ -10,6 +10,9 @@ use perfwatch_tsdb::{EncodedRow, RowEncoder, decode_rows};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+/// Rows for which a window grows at once: doubling would leave half of the space of every host unused.
+const ADDED_CAPACITY: usize = 32;
+
 #[derive(Default)]
 pub(crate) struct RecentWindow {
     inner: RwLock<Windows>,
@@ -83,6 +86,9 @@ impl HostWindow {
         self.decoded_bytes += row.decoded_bytes as usize;
         if index == self.rows.len() {
             self.newest = Some(published);
+        }
+        if self.rows.len() == self.rows.capacity() {
+            self.rows.reserve_exact(ADDED_CAPACITY);
         }
         self.rows.insert(index, row);
     }

@@ -24,11 +24,18 @@ fn slot_of(bucket: i64) -> usize {
     usize::try_from(bucket.rem_euclid(MAX_BUCKETS as i64)).unwrap_or_default()
 }
 
+/// Number of a bucket in the small form in which each slot of each host has it.
+type SlotBucket = i32;
+
+fn slot_bucket(bucket: i64) -> SlotBucket {
+    SlotBucket::try_from(bucket).unwrap_or(-1)
+}
+
 /// Means of a bucket. Sums are single precision: a day of a fleet of thousands stays small.
 #[derive(Debug, Clone, Copy, Default)]
 struct BucketMeans {
     /// Number of the bucket; a lower number than expected is outdated.
-    bucket: i64,
+    bucket: SlotBucket,
     sums: [f32; DAY_METRICS.len()],
     counts: [u16; DAY_METRICS.len()],
 }
@@ -38,7 +45,7 @@ struct BucketMeans {
 struct MountDay {
     mount: Arc<str>,
     /// Bucket and used percent.
-    slots: Box<[(i64, f32); MAX_BUCKETS]>,
+    slots: Box<[(SlotBucket, f32); MAX_BUCKETS]>,
 }
 
 /// Filesystem that becomes full if its trend continues.
@@ -93,6 +100,7 @@ impl HostDay {
     /// Adds the sum of `count` samples of a metric of [`DAY_METRICS`].
     pub(crate) fn add_sample(&mut self, bucket: i64, metric: usize, sum: f32, count: u16) {
         let means = &mut self.buckets[slot_of(bucket)];
+        let bucket = slot_bucket(bucket);
         if means.bucket < bucket {
             *means = BucketMeans { bucket, ..BucketMeans::default() };
         }
@@ -109,15 +117,15 @@ impl HostDay {
             self.mounts.len() - 1
         });
         let slot = &mut self.mounts[known].slots[slot_of(bucket)];
-        if slot.0 <= bucket {
-            *slot = (bucket, percent);
+        if slot.0 <= slot_bucket(bucket) {
+            *slot = (slot_bucket(bucket), percent);
         }
     }
 
     /// Returns whether a metric has samples in a bucket.
     pub(crate) fn contains_bucket(&self, bucket: i64) -> bool {
         let means = &self.buckets[slot_of(bucket)];
-        means.bucket == bucket && means.counts[0] > 0
+        means.bucket == slot_bucket(bucket) && means.counts[0] > 0
     }
 
     /// Returns whether the course of these filesystems is kept.
@@ -129,7 +137,8 @@ impl HostDay {
     pub(crate) fn mean(&self, bucket: i64, metric: usize) -> Option<f64> {
         let means = &self.buckets[slot_of(bucket)];
         let count = means.counts[metric];
-        (means.bucket == bucket && count > 0).then(|| f64::from(means.sums[metric]) / f64::from(count))
+        (means.bucket == slot_bucket(bucket) && count > 0)
+            .then(|| f64::from(means.sums[metric]) / f64::from(count))
     }
 
     /// Forecasts when the filesystems become full.
@@ -140,8 +149,9 @@ impl HostDay {
             let mut points: Vec<(i64, f64)> = day
                 .slots
                 .iter()
+                .map(|(bucket, percent)| (i64::from(*bucket), f64::from(*percent)))
                 .filter(|(bucket, _)| *bucket > current - MAX_BUCKETS as i64 && *bucket <= current)
-                .map(|(bucket, percent)| (bucket * BUCKET_MS, f64::from(*percent)))
+                .map(|(bucket, percent)| (bucket * BUCKET_MS, percent))
                 .collect();
             points.sort_by_key(|(at_ms, _)| *at_ms);
             let &(last_ms, percent) = points.last()?;

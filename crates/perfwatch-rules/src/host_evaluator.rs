@@ -52,7 +52,7 @@ pub struct HostEvaluator {
     instances: Vec<AlertInstance>,
     /// Shapes of the newest snapshots; the last one was used last.
     bound_shapes: VecDeque<BoundShape>,
-    /// Index in `instances` by rule and instance.
+    /// Index in `instances` by rule and instance; empty except while shapes are bound, because each host has its own.
     index: HashMap<(Uuid, Box<str>), usize>,
     /// Time of the newest snapshot, in milliseconds since 1970.
     last_ms: i64,
@@ -91,7 +91,7 @@ impl HostEvaluator {
                 self.rules_by_metric.entry(metric.into()).or_default().push(index);
             }
         }
-        self.rebuild_index();
+        self.index.clear();
         // Conditions without a metric do not wait for a column.
         for rule in self.rules.clone() {
             if rule.condition.selector().is_none() {
@@ -118,6 +118,11 @@ impl HostEvaluator {
     /// host has as many alerts as it may have.
     fn instance_index(&mut self, rule: &Arc<Rule>, instance: &str) -> Option<usize> {
         let next = self.instances.len();
+        if self.index.len() != next {
+            let entry =
+                |(index, alert): (usize, &AlertInstance)| ((alert.rule.id, alert.instance.clone()), index);
+            self.index = self.instances.iter().enumerate().map(entry).collect();
+        }
         match self.index.entry((rule.id, instance.into())) {
             Entry::Occupied(entry) => Some(*entry.get()),
             Entry::Vacant(_) if next >= limits::MAX_ALERTS_PER_HOST => {
@@ -129,12 +134,6 @@ impl HostEvaluator {
                 Some(*entry.insert(next))
             }
         }
-    }
-
-    fn rebuild_index(&mut self) {
-        let entry =
-            |(index, alert): (usize, &AlertInstance)| ((alert.rule.id, alert.instance.clone()), index);
-        self.index = self.instances.iter().enumerate().map(entry).collect();
     }
 
     /// Time of the newest snapshot, in milliseconds since 1970; 0 before the first.
@@ -178,7 +177,7 @@ impl HostEvaluator {
         let previous_len = self.instances.len();
         self.instances.retain(|alert| !alert.is_stale(now_ms));
         if self.instances.len() != previous_len {
-            self.rebuild_index();
+            self.index.clear();
             self.bound_shapes.clear();
         }
     }
@@ -224,6 +223,8 @@ impl HostEvaluator {
         } else {
             self.drop_stale();
             let columns = self.bind_columns(shape);
+            self.index = HashMap::new();
+            self.instances.shrink_to_fit();
             self.bound_shapes.push_back(BoundShape { id, columns, absent: Vec::new(), instance_count: 0 });
             if self.bound_shapes.len() > MAX_BOUND_SHAPES {
                 self.bound_shapes.pop_front();

@@ -36,6 +36,8 @@ struct WindowBucket {
 /// Maximum number of full buckets per window. The start of a window is accurate to the width of a
 /// bucket.
 const MAX_WINDOW_BUCKETS: i64 = 32;
+/// Buckets for which a window grows at once: doubling would leave half of the space unused.
+const ADDED_CAPACITY: usize = 8;
 /// Maximum number of values for a percentile. More values are thinned out evenly over time.
 const MAX_PERCENTILE_VALUES: i64 = 600;
 
@@ -46,7 +48,8 @@ pub struct SlidingWindow {
     width_ms: i64,
     latest: Option<(i64, f64)>,
     buckets: VecDeque<WindowBucket>,
-    values: Option<SortedValues>,
+    /// Apart, because few windows have them.
+    values: Option<Box<SortedValues>>,
 }
 
 /// Values sorted by time, and by size.
@@ -82,7 +85,7 @@ impl SlidingWindow {
             width_ms: (window_ms / MAX_WINDOW_BUCKETS).max(lookback_ms / (8 * MAX_WINDOW_BUCKETS)).max(1),
             latest: None,
             buckets: VecDeque::new(),
-            values: (aggregate == Aggregate::P95).then(SortedValues::default),
+            values: (aggregate == Aggregate::P95).then(Box::default),
         }
     }
 
@@ -111,14 +114,19 @@ impl SlidingWindow {
                 bucket.min = bucket.min.min(value);
                 bucket.max = bucket.max.max(value);
             }
-            None => self.buckets.push_back(WindowBucket {
-                start_ms,
-                first_ms: at_ms,
-                count: 1,
-                sum: value,
-                min: value,
-                max: value,
-            }),
+            None => {
+                if self.buckets.len() == self.buckets.capacity() {
+                    self.buckets.reserve_exact(ADDED_CAPACITY);
+                }
+                self.buckets.push_back(WindowBucket {
+                    start_ms,
+                    first_ms: at_ms,
+                    count: 1,
+                    sum: value,
+                    min: value,
+                    max: value,
+                });
+            }
         }
         while self.buckets.front().is_some_and(|bucket| bucket.start_ms + self.width_ms <= oldest) {
             self.buckets.pop_front();
