@@ -7,6 +7,8 @@ mod files;
 mod layers;
 mod lexer;
 #[cfg(test)]
+mod migrations;
+#[cfg(test)]
 mod modules;
 mod script;
 mod source;

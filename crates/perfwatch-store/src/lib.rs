@@ -25,9 +25,7 @@ mod read_bounds;
 mod read_size;
 pub mod revision;
 pub mod saved_views;
-mod schema;
-#[cfg(test)]
-mod schema_tests;
+pub mod schema;
 mod schema_versions;
 pub mod servers;
 pub mod settings;

@@ -1,4 +1,11 @@
 //! Version of the tables of a database beside the version that this program supports.
+//!
+//! During a rolling upgrade, hubs of two releases use the same tables. Migrations only add what the programs of the
+//! release before ignore. A later release may remove what no program uses any more; its migration raises the version in
+//! the table `schema_compatibility`. `cargo xtask` checks both.
+
+/// Reads the oldest version of a program that can use the tables.
+pub(crate) const MIN_PROGRAM_SQL: &str = "SELECT max(min_version) FROM schema_compatibility";
 
 /// Schema versions; a version is the number of the newest migration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -7,22 +14,30 @@ pub struct SchemaVersions {
     pub current: Option<i32>,
     /// Version that this program creates and migrates to.
     pub supported: i32,
+    /// Oldest version of a program that can use the tables; `None` if they do not state it.
+    pub min_program: Option<i32>,
 }
 
 impl SchemaVersions {
     /// Version of a database beside the embedded migrations of its engine.
-    pub(crate) fn new(current: Option<i32>, runner: &refinery::Runner) -> Self {
+    pub(crate) fn new(current: Option<i32>, min_program: Option<i32>, runner: &refinery::Runner) -> Self {
         let versions = runner.get_migrations().iter().map(refinery::Migration::version);
-        Self { current, supported: versions.max().unwrap_or_default() }
+        Self { current, supported: versions.max().unwrap_or_default(), min_program }
     }
 
-    /// Rejects a database of a newer program, whose tables this program does not know.
+    /// Returns whether the tables are those of a newer program.
+    pub fn is_newer(self) -> bool {
+        self.current > Some(self.supported)
+    }
+
+    /// Rejects a database of a newer program whose tables this program cannot use.
     ///
     /// # Errors
     /// Returns a message with both versions.
     pub fn reject_newer(self) -> Result<(), String> {
+        let is_usable = self.min_program.is_some_and(|min_program| min_program <= self.supported);
         match self.current {
-            Some(current) if current > self.supported => Err(format!(
+            Some(current) if self.is_newer() && !is_usable => Err(format!(
                 "database schema version {current} is newer than this PerfWatch supports ({}); \
                  upgrade PerfWatch",
                 self.supported
@@ -37,12 +52,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn newer_databases_are_rejected() {
-        let versions = |current| SchemaVersions { current, supported: 2 };
-        for current in [None, Some(1), Some(2)] {
-            assert_eq!(versions(current).reject_newer(), Ok(()));
+    fn newer_databases_are_rejected_unless_they_only_add() {
+        let versions = |current, min_program| SchemaVersions { current, supported: 9, min_program };
+        for current in [None, Some(1), Some(9)] {
+            assert_eq!(versions(current, None).reject_newer(), Ok(()));
         }
-        let error = versions(Some(3)).reject_newer().unwrap_err();
-        assert!(error.contains("version 3") && error.contains("(2)"), "{error}");
+        for min_program in [None, Some(10), Some(11)] {
+            let error = versions(Some(11), min_program).reject_newer().unwrap_err();
+            assert!(error.contains("version 11") && error.contains("(9)"), "{error}");
+        }
+        for min_program in [8, 9] {
+            assert_eq!(versions(Some(11), Some(min_program)).reject_newer(), Ok(()));
+        }
+        assert!(versions(Some(10), Some(9)).is_newer());
+        assert!(!versions(Some(9), Some(9)).is_newer() && !versions(None, None).is_newer());
     }
 }

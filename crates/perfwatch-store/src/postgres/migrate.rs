@@ -3,7 +3,7 @@
 use super::error::unavailable;
 use super::inner::PostgresInner;
 use crate::error::StoreError;
-use crate::schema_versions::SchemaVersions;
+use crate::schema_versions::{MIN_PROGRAM_SQL, SchemaVersions};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
@@ -34,33 +34,47 @@ pub(super) async fn check_server(client: &Client) -> Result<(), StoreError> {
 
 pub(super) async fn migrate(inner: &PostgresInner) -> Result<(), StoreError> {
     let mut object = inner.client().await?;
+    check_server(&object).await?;
+    // Hubs that start at the same time run the migrations one after another. The lock belongs to a transaction of a
+    // second connection: a pooler in transaction mode would give a lock of the session to others.
+    let mut lock = inner.client().await?;
+    let lock = lock.transaction().await.map_err(|error| unavailable(&error))?;
+    lock.batch_execute(&format!(
+        "SET LOCAL idle_in_transaction_session_timeout = 0; SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"
+    ))
+    .await
+    .map_err(|error| unavailable(&error))?;
     let client: &mut Client = &mut object;
-    check_server(client).await?;
-    // Hubs that start at the same time run the migrations one after another.
-    client
-        .execute("SELECT pg_advisory_lock($1)", &[&MIGRATION_LOCK])
-        .await
-        .map_err(|error| unavailable(&error))?;
     let result = migrate_locked(client).await;
-    client
-        .execute("SELECT pg_advisory_unlock($1)", &[&MIGRATION_LOCK])
-        .await
-        .map_err(|error| unavailable(&error))?;
+    lock.commit().await.map_err(|error| unavailable(&error))?;
     result
 }
 
 /// Versions of the tables.
 pub(super) async fn schema_versions(client: &Client) -> Result<SchemaVersions, StoreError> {
-    let current = match client.query_opt("SELECT max(version) FROM refinery_schema_history", &[]).await {
-        Ok(row) => row.and_then(|row| row.get::<_, Option<i32>>(0)),
-        Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => None,
-        Err(error) => return Err(unavailable(&error)),
-    };
-    Ok(SchemaVersions::new(current, &migrations::migrations::runner()))
+    let current = number(client, "SELECT max(version)::bigint FROM refinery_schema_history").await?;
+    let min_program = number(client, MIN_PROGRAM_SQL).await?;
+    Ok(SchemaVersions::new(current, min_program, &migrations::migrations::runner()))
+}
+
+/// Number of a query; `None` without its table.
+async fn number(client: &Client, sql: &str) -> Result<Option<i32>, StoreError> {
+    match client.query_opt(sql, &[]).await {
+        Ok(row) => {
+            let number = row.and_then(|row| row.get::<_, Option<i64>>(0));
+            Ok(number.map(|number| i32::try_from(number).unwrap_or(i32::MAX)))
+        }
+        Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok(None),
+        Err(error) => Err(unavailable(&error)),
+    }
 }
 
 async fn migrate_locked(client: &mut Client) -> Result<(), StoreError> {
-    schema_versions(client).await?.reject_newer().map_err(StoreError::Rejected)?;
+    let versions = schema_versions(client).await?;
+    versions.reject_newer().map_err(StoreError::Rejected)?;
+    if versions.is_newer() {
+        return Ok(());
+    }
     let report = migrations::migrations::runner().run_async(client).await;
     report.map(|_| ()).map_err(|error| StoreError::Rejected(error.to_string()))
 }

@@ -2,7 +2,7 @@
 
 use super::inner::{BUSY_TIMEOUT, FILE_NAME, PAGE_BYTES, SqliteInner, SqliteOptions, store_error};
 use crate::error::StoreError;
-use crate::schema_versions::SchemaVersions;
+use crate::schema_versions::{MIN_PROGRAM_SQL, SchemaVersions};
 use perfwatch_files::Directory;
 use rusqlite::{Connection, OptionalExtension as _};
 use rustix::io::Errno;
@@ -67,15 +67,19 @@ pub(super) fn limit_pages(connection: &Connection, inner: &SqliteInner) -> rusql
 
 /// Versions of the tables.
 pub(super) fn schema_versions(connection: &Connection) -> SchemaVersions {
-    let current: Option<i32> = connection
-        .query_row("SELECT max(version) FROM refinery_schema_history", [], |row| row.get(0))
-        .optional()
-        .unwrap_or_default()
-        .flatten();
-    SchemaVersions::new(current, &migrations::migrations::runner())
+    // Without the table, there is no number.
+    let number = |sql| -> Option<i32> {
+        connection.query_row(sql, [], |row| row.get(0)).optional().unwrap_or_default().flatten()
+    };
+    let current = number("SELECT max(version) FROM refinery_schema_history");
+    SchemaVersions::new(current, number(MIN_PROGRAM_SQL), &migrations::migrations::runner())
 }
 
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), String> {
-    schema_versions(connection).reject_newer()?;
+    let versions = schema_versions(connection);
+    versions.reject_newer()?;
+    if versions.is_newer() {
+        return Ok(());
+    }
     migrations::migrations::runner().run(connection).map(|_| ()).map_err(|error| error.to_string())
 }

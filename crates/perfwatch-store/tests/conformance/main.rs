@@ -8,6 +8,7 @@ mod history;
 mod incidents;
 mod postgres;
 mod saved_views;
+mod schema;
 mod servers;
 mod sqlite;
 mod status_pages;

@@ -36,6 +36,7 @@ async fn newer_schema_and_foreign_files_are_rejected() {
     let raw = rusqlite::Connection::open(&file).unwrap();
     raw.execute("INSERT INTO refinery_schema_history VALUES (999, 'later', '2030-01-01T00:00:00Z', '1')", [])
         .unwrap();
+    raw.execute("UPDATE schema_compatibility SET min_version = 999", []).unwrap();
     drop(raw);
     let error = open_sqlite(folder.path(), 1 << 30).err().unwrap().to_string();
     assert!(error.contains("upgrade PerfWatch") && error.contains("999"), "{error}");

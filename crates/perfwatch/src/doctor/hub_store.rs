@@ -102,7 +102,15 @@ fn check_versions(report: &mut Report, versions: SchemaVersions) -> bool {
             format!("tables of version {current}; the next start migrates them to version {supported}"),
             "back up first: perfwatch backup FILE, with the program of the earlier version",
         ),
-        (Ok(()), Some(_)) => return true,
+        (Ok(()), Some(current)) => {
+            if versions.is_newer() {
+                report.ok(
+                    CHECK,
+                    format!("tables of version {current} of a newer program, which this version can use"),
+                );
+            }
+            return true;
+        }
     }
     false
 }
@@ -231,15 +239,17 @@ mod tests {
 
     #[test]
     fn schema_versions_are_compared() {
-        let check = |current| {
+        let check = |current, min_program| {
             let mut report = Report::default();
-            let is_readable = check_versions(&mut report, SchemaVersions { current, supported: 2 });
+            let versions = SchemaVersions { current, supported: 2, min_program: Some(min_program) };
+            let is_readable = check_versions(&mut report, versions);
             (is_readable, report.status(), report.errors())
         };
-        assert_eq!(check(Some(2)), (true, Ok, 0));
-        assert_eq!(check(None), (false, Ok, 0));
-        assert_eq!(check(Some(1)), (false, Warning, 0));
-        assert_eq!(check(Some(3)), (false, Error, 1));
+        assert_eq!(check(Some(2), 1), (true, Ok, 0));
+        assert_eq!(check(None, 1), (false, Ok, 0));
+        assert_eq!(check(Some(1), 1), (false, Warning, 0));
+        assert_eq!(check(Some(3), 2), (true, Ok, 0));
+        assert_eq!(check(Some(3), 3), (false, Error, 1));
     }
 
     #[test]
