@@ -211,11 +211,23 @@ impl<'a> IncidentBatch<'a> {
             rejoined: previous().any(|alert| alert.key() == *key),
             worst_firing: previous().filter(|alert| alert.is_firing()).map(|alert| alert.severity).max(),
         };
+        // Who acknowledged the incident does not know of an alert that joins later.
+        let ends_acknowledgment = !silenced && !context.rejoined;
+        let ended = if ends_acknowledgment { open.incident.ack.take() } else { None };
         let notice = open.incident.join(transition.event.rule.severity, context);
         if open.alerts.len() > MAX_ALERTS_PER_INCIDENT
             && let Some(oldest_resolved) = open.alerts.iter().position(|alert| !alert.is_firing())
         {
             open.alerts.remove(oldest_resolved);
+        }
+        if let Some(ack) = ended {
+            let text = format!("acknowledgment by {} ended: another alert joined", ack.by);
+            self.tx.incident_events().insert(&timeline_event(
+                id,
+                now_ms,
+                IncidentEventKind::AckExpired,
+                text,
+            ));
         }
         if silenced {
             let event = timeline_event(id, now_ms, IncidentEventKind::Silenced, "silenced");

@@ -12,14 +12,16 @@ mod timing;
 
 use crate::OpenIncident;
 use crate::timeline::timeline_event;
-use harness::{START_MS, TestSite, channel, cpu_rule, host, sent_notifications, silence, unavailable};
+use harness::{
+    START_MS, TestHub, TestSite, channel, cpu_rule, host, sent_notifications, silence, unavailable,
+};
 use perfwatch_auth::AuthError;
 use perfwatch_model::{Clock, HumanDuration};
 use perfwatch_rules::channel::{Channel, QuietHours};
 use perfwatch_rules::incident::Ack;
 use perfwatch_rules::incident::NotificationReason::{Opened, Reminder, Reopened, Resolved};
 use perfwatch_rules::notification::SendError;
-use perfwatch_rules::rule::Severity;
+use perfwatch_rules::rule::{GroupBy, Rule, Severity};
 use perfwatch_rules::silence::Matcher;
 use perfwatch_rules::weekly_window::WeeklyWindow;
 use perfwatch_store::incidents::IncidentEventKind;
@@ -162,6 +164,37 @@ async fn quiet_hours_defer_and_silences_suppress() {
     hub.crash().await;
 }
 
+/// Acknowledges the only incident, for a time or until it is resolved.
+async fn acknowledge(hub: &TestHub, duration_ms: Option<i64>) {
+    let id = hub.alerting.snapshot().incidents.iter().next().unwrap().incident.id;
+    let change = |open: &mut OpenIncident, now_ms: i64| {
+        let until_ms = duration_ms.map(|duration_ms| now_ms + duration_ms);
+        open.incident.ack = Some(Ack { by: "user a".into(), at_ms: now_ms, until_ms });
+        let event = timeline_event(id, now_ms, IncidentEventKind::Acknowledged, "acknowledged");
+        Ok::<_, AuthError>((event, None))
+    };
+    assert!(hub.alerting.update_incident(id, None, change).await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn joining_alert_ends_the_acknowledgment() {
+    let site = TestSite::new();
+    let mut hub = site.start().await;
+    let by_rule = Rule { group_by: GroupBy::Rule, ..cpu_rule() };
+    hub.set_definitions(vec![by_rule], vec![channel("team")], vec![]).await;
+    hub.run(host(1), 20, 950).await;
+    hub.wait_for(|hub| hub.sent_count() == 1).await;
+    acknowledge(&hub, None).await;
+    let is_acknowledged =
+        |hub: &TestHub| hub.alerting.snapshot().incidents.iter().next().unwrap().incident.ack.is_some();
+    hub.run(host(1), 20, 950).await;
+    assert!(is_acknowledged(&hub), "the same alert goes on");
+    hub.run(host(2), 20, 950).await;
+    hub.wait_for(|hub| hub.sent_count() == 2).await;
+    assert!(!is_acknowledged(&hub), "nobody knows of the second host");
+    hub.crash().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn acknowledgment_stops_escalation_until_it_expires() {
     let site = TestSite::new();
@@ -175,14 +208,7 @@ async fn acknowledgment_stops_escalation_until_it_expires() {
     hub.wait_for(|hub| hub.sent_count() == 2).await;
     assert_eq!(hub.take_sent(), sent_notifications(&[("team", Opened), ("team", Reminder)]));
     // The incident is acknowledged for half an hour: no channel is notified.
-    let id = hub.alerting.snapshot().incidents.iter().next().unwrap().incident.id;
-    let acknowledge = |open: &mut OpenIncident, now_ms: i64| {
-        let until_ms = Some(now_ms + 1_800_000);
-        open.incident.ack = Some(Ack { by: "user a".into(), at_ms: now_ms, until_ms });
-        let event = timeline_event(id, now_ms, IncidentEventKind::Acknowledged, "acknowledged");
-        Ok::<_, AuthError>((event, None))
-    };
-    assert!(hub.alerting.update_incident(id, None, acknowledge).await.unwrap());
+    acknowledge(&hub, Some(1_800_000)).await;
     hub.advance_s(700).await;
     assert_eq!(hub.take_sent(), []);
     let suppressed = hub.list_notifications(NotificationState::Suppressed).await;
