@@ -26,6 +26,13 @@ const STATUS_PAGE: &str = "status.html";
 const STATUS_PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
     connect-src 'self'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'";
 
+/// Viewer of capsules in a single file with scripts of its own, which the policy of the hub forbids: it is downloaded.
+const CAPSULE_VIEWER: &str = "capsule-viewer.html";
+
+/// What an asset may load if it is opened as a document. Pages with assets have policies of their own; a page has up to
+/// fifty assets, whose headers a first load transfers uncompressed.
+const ASSET_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
+
 /// Base path of the public URL; `None` without a public URL.
 #[derive(Debug, Clone)]
 pub struct PageBase(pub Option<String>);
@@ -132,7 +139,8 @@ fn respond(path: &str, headers: &HeaderMap, file: EmbeddedFile, encoding: Option
     let hash: String = file.metadata.sha256_hash()[..12].iter().map(|byte| format!("{byte:02x}")).collect();
     let etag = format!("\"{hash}\"");
     // Names of assets contain a content hash; the page must be revalidated.
-    let cache = if path.starts_with("assets/") { "public, max-age=31536000, immutable" } else { "no-cache" };
+    let is_asset = path.starts_with("assets/");
+    let cache = if is_asset { "public, max-age=31536000, immutable" } else { "no-cache" };
     let unchanged =
         headers.get(header::IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == etag.as_bytes());
     let mut response =
@@ -143,6 +151,13 @@ fn respond(path: &str, headers: &HeaderMap, file: EmbeddedFile, encoding: Option
     response_headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         response_headers.insert(header::ETAG, etag);
+    }
+    if path == CAPSULE_VIEWER {
+        let disposition = HeaderValue::from_static("attachment; filename=\"capsule-viewer.html\"");
+        response_headers.insert(header::CONTENT_DISPOSITION, disposition);
+    }
+    if is_asset {
+        response_headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(ASSET_POLICY));
     }
     if let Some(encoding) = encoding {
         response_headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
