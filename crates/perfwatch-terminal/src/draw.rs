@@ -11,7 +11,7 @@ mod title;
 
 pub(crate) use painter::MIN_SIZE;
 pub(crate) use processes::{command, describe_empty, to_f64};
-pub(crate) use resources::{format_metric, instances, largest, value};
+pub(crate) use resources::{cores, cpu_modes, format_metric, instances, largest, value};
 pub(crate) use title::describe_state;
 
 use crate::theme::Theme;

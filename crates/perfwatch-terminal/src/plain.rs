@@ -1,7 +1,8 @@
 //! Plain mode for screen readers and pipes: sentences instead of a drawing, and typed commands instead of keys.
 
 use crate::draw::{
-    command, describe_empty, describe_state, format_metric, instances, largest, to_f64, value,
+    command, cores, cpu_modes, describe_empty, describe_state, format_metric, instances, largest, to_f64,
+    value,
 };
 use crate::process_table::io_bytes;
 use crate::time_input;
@@ -34,14 +35,11 @@ pub(crate) fn report(view: &View) -> Vec<String> {
     let bytes = |metric| format_metric(view, metric, Unit::Bytes);
     let rate = |metric| format_metric(view, metric, Unit::BytesPerSecond);
     let number = |metric| value(view, metric).map_or("–".to_owned(), |value| format!("{value:.2}"));
-    lines.push(format!(
-        "CPU {}: user {}, system {}, I/O wait {}, steal {}.",
-        percent("cpu.usage"),
-        percent("cpu.user"),
-        percent("cpu.system"),
-        percent("cpu.iowait"),
-        percent("cpu.steal")
-    ));
+    let mode = |(name, metric): (&str, &'static str)| {
+        format!("{} {}", name.replace("iowait", "I/O wait"), percent(metric))
+    };
+    let modes: Vec<String> = cpu_modes(view).map(mode).collect();
+    lines.push(format!("CPU {}: {}.", percent("cpu.usage"), modes.join(", ")));
     lines.extend(cores_line(view));
     lines.push(format!("Load {}, {}, {}.", number("load.1m"), number("load.5m"), number("load.15m")));
     lines.push(format!(
@@ -86,7 +84,7 @@ fn clean(lines: &[String]) -> Vec<String> {
 }
 
 fn cores_line(view: &View) -> Option<String> {
-    let cores = instances(view, "cpu.core.usage");
+    let cores = cores(view);
     if cores.is_empty() {
         return None;
     }

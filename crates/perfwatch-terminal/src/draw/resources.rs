@@ -15,6 +15,9 @@ const CORE_LEVEL_LEN: u16 = 9;
 /// Maximum number of rows with bars of cores.
 const MAX_CORE_ROWS: u16 = 4;
 
+/// Share of the time from which a rare mode of the processor is shown, percent.
+const MIN_RARE_PERCENT: f64 = 0.05;
+
 /// Value of a metric without instances.
 pub(crate) fn value(view: &View, metric: &str) -> Option<f64> {
     view.frame.as_ref()?.snapshot.value(metric, "")
@@ -37,6 +40,37 @@ pub(crate) fn instances<'a>(view: &'a View, metric: &str) -> Vec<(&'a str, f64)>
         .collect()
 }
 
+/// Usage of each core, by number.
+pub(crate) fn cores(view: &View) -> Vec<(&str, f64)> {
+    sorted_by_number(instances(view, "cpu.core.usage"))
+}
+
+/// Sorts cores by number; the instances of a snapshot are in the order of their text.
+fn sorted_by_number(mut cores: Vec<(&str, f64)>) -> Vec<(&str, f64)> {
+    cores.sort_by_key(|(core, _)| core.parse().unwrap_or(u32::MAX));
+    cores
+}
+
+/// Modes of the processor with their metrics; those that are rare only where they take time.
+pub(crate) fn cpu_modes(view: &View) -> impl Iterator<Item = (&'static str, &'static str)> {
+    const MODES: [(&str, &str, bool); 7] = [
+        ("user", "cpu.user", false),
+        ("nice", "cpu.nice", true),
+        ("system", "cpu.system", false),
+        ("irq", "cpu.irq", true),
+        ("softirq", "cpu.softirq", true),
+        ("iowait", "cpu.iowait", false),
+        ("steal", "cpu.steal", false),
+    ];
+    let is_shown = |metric: &str, is_rare: bool| {
+        !is_rare || value(view, metric).is_some_and(|percent| percent >= MIN_RARE_PERCENT)
+    };
+    MODES
+        .into_iter()
+        .filter(move |(_, metric, is_rare)| is_shown(*metric, *is_rare))
+        .map(|(name, metric, _)| (name, metric))
+}
+
 /// Instance with the largest value.
 pub(crate) fn largest<'a>(instances: &[(&'a str, f64)]) -> Option<(&'a str, f64)> {
     instances.iter().copied().max_by(|(_, a), (_, b)| a.total_cmp(b))
@@ -54,12 +88,11 @@ fn draw_meter(view: &View, painter: &mut Painter<'_>, row: u16, label: &str, met
 
 pub(super) fn draw_cpu(view: &View, painter: &mut Painter<'_>, row: u16) {
     let x = draw_meter(view, painter, row, "CPU", "cpu.usage");
-    let modes =
-        [("user", "cpu.user"), ("system", "cpu.system"), ("iowait", "cpu.iowait"), ("steal", "cpu.steal")];
-    let modes = modes.map(|(name, metric)| {
+    let mode = |(name, metric): (&str, &str)| {
         let percent = value(view, metric).map_or("–".to_owned(), |percent| format!("{percent:.1}"));
         format!("{name} {percent}")
-    });
+    };
+    let modes: Vec<String> = cpu_modes(view).map(mode).collect();
     painter.text(x, row, &modes.join("  "), Style::new());
 }
 
@@ -82,7 +115,7 @@ pub(super) fn core_rows(view: &View, painter: &Painter<'_>) -> u16 {
 
 pub(super) fn draw_cores(view: &View, painter: &mut Painter<'_>, row: u16) {
     let area = painter.area();
-    let cores = instances(view, "cpu.core.usage");
+    let cores = cores(view);
     if let Some(columns) = core_columns(cores.len(), area.width) {
         for (index, (core, percent)) in cores.iter().enumerate() {
             let index = u16::try_from(index).unwrap_or(u16::MAX);
@@ -193,5 +226,16 @@ pub(super) fn shorten(text: &str, width: usize) -> String {
     match text.chars().count().checked_sub(width) {
         None | Some(0) => text.to_owned(),
         Some(excess) => format!("…{}", text.chars().skip(excess + 1).collect::<String>()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cores_are_in_the_order_of_their_numbers() {
+        let cores = sorted_by_number(vec![("0", 1.0), ("10", 2.0), ("2", 3.0)]);
+        assert_eq!(cores, [("0", 1.0), ("2", 3.0), ("10", 2.0)]);
     }
 }
