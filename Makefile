@@ -54,6 +54,7 @@ bench: web
 	target/quick/perfwatch-bench alerts
 	target/quick/perfwatch-bench collect
 	target/quick/perfwatch-bench live
+	target/quick/perfwatch-bench load
 	target/quick/perfwatch-bench ingest
 	target/quick/perfwatch-bench history
 	target/quick/perfwatch-bench budget

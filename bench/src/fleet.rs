@@ -206,11 +206,6 @@ impl<'a> BenchHub<'a> {
         format!("Bearer {}", self.token)
     }
 
-    /// Listen address, without a scheme.
-    pub(crate) fn address(&self) -> String {
-        self.hub.address().to_string()
-    }
-
     pub(crate) fn stop(self) {
         self.runtime.block_on(self.hub.stop());
     }

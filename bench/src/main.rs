@@ -6,7 +6,8 @@
 //! - `collect`: duration and allocations of a collection, with 300 additional processes.
 //! - `agent`: CPU usage and memory of the agent at 1 s and 2 s, compared with
 //!   prometheus-node-exporter scraped at the same interval, in the same run.
-//! - `live`: latency from post to receipt with 1,000 WebSocket clients.
+//! - `live`: latency from post to receipt with 1,000 and 10,000 WebSocket clients; CPU time and memory of the hub.
+//! - `load`: a fleet at its interval and viewers of its hosts: latencies, CPU time and memory of the hub.
 //! - `rate-limits`: a thousand agents at their rate limit, and one agent at a hundred times its limit.
 //! - `agentless`: agentless hosts collected once a minute over SSH: delay, and CPU time per 1,000
 //!   collections.
@@ -39,6 +40,8 @@ mod hostile;
 mod hub_process;
 mod ingest;
 mod live;
+mod live_client;
+mod load;
 mod memory;
 mod process;
 mod rate_limits;
@@ -49,7 +52,7 @@ mod top;
 use counting_allocator::CountingAllocator;
 
 const USAGE: &str = "usage: perfwatch-bench alerts [HOSTS] [RULES] | collect [PROCESSES] | agent [SECONDS] | \
-    live [CLIENTS] [TICKS] | ingest [SECONDS] | rate-limits [AGENTS] [SECONDS] | \
+    live [CLIENTS] [TICKS] [INTERVAL_MS] | load [HOSTS] [VIEWERS] [SECONDS] | ingest [SECONDS] | rate-limits [AGENTS] [SECONDS] | \
     agentless [SERVERS] [SECONDS] [WORKERS] | history [SECONDS] [BACKEND] | budget [SECONDS] [BACKEND] | \
     memory [HOSTS…] | explore [HOSTS] [HOURS] | top [SECONDS] | hostile [SECONDS] [HOSTS] [VIEWERS] [ATTACKS] | smoke [NAMES]";
 
@@ -65,8 +68,15 @@ fn main() -> anyhow::Result<()> {
         Some("alerts") => alerts::run(number(1, 10_000), number(2, 20)),
         Some("collect") => collect::run(number(1, 300)),
         Some("agent") => agent::run(number(1, 60)),
-        Some("live") => live::run(number(1, 1_000), number(2, 60)),
-        Some("live-clients") => live::clients(&arguments[1], number(2, 1_000), number(3, 60)),
+        Some("live") => {
+            let clients = arguments.get(1).and_then(|text| text.parse().ok());
+            live::run(clients, number(2, 60), number(3, 200))
+        }
+        Some("live-clients") => live_client::clients(&arguments[1]),
+        Some("load") => {
+            let hosts = arguments.get(1).and_then(|text| text.parse().ok());
+            load::run(hosts, usize::try_from(number(2, 50))?, number(3, 120))
+        }
         Some("history") => history::run(number(1, 120), arguments.get(2).map(String::as_str)),
         Some("budget") => budget::run(number(1, 60), arguments.get(2).map(String::as_str)),
         Some("memory") => {

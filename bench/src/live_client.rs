@@ -1,0 +1,215 @@
+//! WebSocket clients in processes of their own, and the delays of the messages that they receive. All processes use the
+//! same clock.
+
+use crate::hub_process::HubProcess;
+use crate::process::Running;
+use anyhow::Context as _;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{SinkExt as _, StreamExt as _};
+use perfwatch_model::{Clock, SystemClock};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+
+/// Clients of a process: a process has 20,000 file descriptors on many systems, and a share of the processors.
+const MAX_PROCESS_CLIENTS: usize = 2_500;
+/// Clients of an account, below the limit of the hub.
+const ACCOUNT_CLIENTS: usize = 1_000;
+/// Handshakes at once of a process.
+const MAX_HANDSHAKES: usize = 32;
+/// The library clears the buffer before each read: the default of 128 KiB would take most of the time of a client.
+const READ_BUFFER_BYTES: usize = 16 << 10;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Settings of a hub whose clients share an address.
+pub(crate) const CLIENT_SETTINGS: &[(&str, &str)] = &[
+    ("PERFWATCH_HUB_DISK_BUDGET", "20GB"),
+    ("PERFWATCH_HUB_LIMITS_MAX_CONNECTIONS_PER_ADDRESS", "20000"),
+    ("PERFWATCH_HUB_LIMITS_AGENT_REQUESTS_PER_SECOND", "100000"),
+    ("PERFWATCH_HUB_LIMITS_INGEST_REQUESTS_PER_SECOND", "1000000"),
+    ("PERFWATCH_HUB_LIMITS_API_REQUESTS_PER_SECOND", "100000"),
+];
+
+/// Number of messages by their delay in milliseconds.
+#[derive(Default)]
+pub(crate) struct Delays(BTreeMap<i64, u64>);
+
+impl Delays {
+    pub(crate) fn add(&mut self, delay_ms: i64, count: u64) {
+        *self.0.entry(delay_ms).or_default() += count;
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.0.values().sum()
+    }
+
+    /// Delay that a share of the messages, in percent, does not exceed.
+    fn percentile(&self, percent: u64) -> i64 {
+        let rank = (self.count() * percent).div_ceil(100);
+        let mut counted = 0;
+        let reaches_rank = |(_, count): &(&i64, &u64)| {
+            counted += **count;
+            counted >= rank
+        };
+        self.0.iter().find(reaches_rank).map_or(0, |(delay_ms, _)| *delay_ms)
+    }
+
+    /// Median, 99th percentile and maximum as text.
+    pub(crate) fn summary(&self) -> String {
+        let [p50, p99, max] = [50, 99, 100].map(|percent| self.percentile(percent));
+        format!("p50 {p50} ms, p99 {p99} ms, max {max} ms")
+    }
+
+    /// A line per delay: milliseconds, number of messages.
+    fn lines(&self) -> String {
+        self.0.iter().map(|(delay_ms, count)| format!("{delay_ms} {count}\n")).collect()
+    }
+
+    fn add_lines(&mut self, lines: &str) {
+        for (delay_ms, count) in lines.lines().filter_map(|line| line.split_once(' ')) {
+            if let (Ok(delay_ms), Ok(count)) = (delay_ms.parse(), count.parse()) {
+                self.add(delay_ms, count);
+            }
+        }
+    }
+}
+
+/// A client: its account, its subscription, and the number of messages after which it ends.
+struct ClientPlan {
+    bearer: String,
+    /// Without a subscription the client receives full snapshots of all hosts.
+    subscription: Option<Value>,
+    messages: u64,
+}
+
+/// Processes with connected clients.
+pub(crate) struct ClientProcesses(Vec<Running>);
+
+impl ClientProcesses {
+    /// Starts a client for each subscription, and waits until all are connected. Each client ends after a number of
+    /// messages.
+    pub(crate) fn start(
+        hub: &HubProcess,
+        admin: &str,
+        subscriptions: &[Option<Value>],
+        messages: u64,
+        clock: &dyn Clock,
+    ) -> anyhow::Result<Self> {
+        let accounts = subscriptions.len().div_ceil(ACCOUNT_CLIENTS);
+        let viewer = |number| hub.create_user(&format!("viewer-{number}"), "viewer");
+        let bearers: Vec<String> = (0..accounts).map(viewer).collect::<anyhow::Result<_>>()?;
+        let plan = |(number, subscription): (usize, &Option<Value>)| json!({ "bearer": bearers[number % accounts], "subscription": subscription, "messages": messages });
+        let plans: Vec<Value> = subscriptions.iter().enumerate().map(plan).collect();
+        let processes = plans.len().div_ceil(MAX_PROCESS_CLIENTS).max(1);
+        let start = |plans: &[Value]| {
+            let mut child = Command::new(std::env::current_exe()?)
+                .args(["live-clients", &hub.address])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()?;
+            serde_json::to_writer(child.stdin.take().context("no input")?, plans)?;
+            Ok(Running(child))
+        };
+        let running = plans.chunks(plans.len().div_ceil(processes).max(1)).map(start);
+        let started = Self(running.collect::<anyhow::Result<_>>()?);
+        let all_connected = format!("perfwatch_websocket_connections{{state=\"live\"}} {}\n", plans.len());
+        let deadline = clock.monotonic() + CONNECT_TIMEOUT;
+        while !hub.text("/metrics", admin, None)?.contains(&all_connected) {
+            anyhow::ensure!(clock.monotonic() < deadline, "not all of {} clients are connected", plans.len());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        Ok(started)
+    }
+
+    /// Waits for the end of all clients. Returns the delays of their messages.
+    pub(crate) fn finish(self) -> anyhow::Result<Delays> {
+        let mut delays = Delays::default();
+        for mut process in self.0 {
+            let mut lines = String::new();
+            process.0.stdout.take().context("no output")?.read_to_string(&mut lines)?;
+            anyhow::ensure!(process.0.wait()?.success(), "a client process failed");
+            delays.add_lines(&lines);
+        }
+        Ok(delays)
+    }
+}
+
+/// Client process: reads its plans from standard input, prints the delays.
+pub(crate) fn clients(address: &str) -> anyhow::Result<()> {
+    let plans: Vec<Value> = serde_json::from_reader(std::io::stdin())?;
+    let plan = |plan: Value| ClientPlan {
+        bearer: plan["bearer"].as_str().unwrap_or_default().to_owned(),
+        subscription: plan.get("subscription").filter(|subscription| !subscription.is_null()).cloned(),
+        messages: plan["messages"].as_u64().unwrap_or_default(),
+    };
+    let plans: Vec<ClientPlan> = plans.into_iter().map(plan).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let delays = runtime.block_on(async {
+        let handshakes = Semaphore::new(MAX_HANDSHAKES);
+        let mut clients: FuturesUnordered<_> =
+            plans.iter().map(|plan| receive(address, plan, &handshakes)).collect();
+        let mut delays = Delays::default();
+        while let Some(received) = clients.next().await {
+            received?.into_iter().for_each(|delay_ms| delays.add(delay_ms, 1));
+        }
+        anyhow::Ok(delays)
+    })?;
+    print!("{}", delays.lines());
+    Ok(())
+}
+
+async fn connect(address: &str, plan: &ClientPlan) -> anyhow::Result<WebSocketStream<TcpStream>> {
+    let mut request = format!("ws://{address}/api/ws/metrics").into_client_request()?;
+    request.headers_mut().insert("authorization", plan.bearer.parse()?);
+    let stream = TcpStream::connect(address).await?;
+    let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
+    let (mut socket, _) = client_async_with_config(request, stream, Some(config)).await?;
+    if let Some(subscription) = &plan.subscription {
+        let message = json!({ "subscribe": subscription });
+        socket.send(Message::Text(message.to_string().into())).await?;
+    }
+    Ok(socket)
+}
+
+/// Delays of the messages that a client receives, in milliseconds.
+async fn receive(address: &str, plan: &ClientPlan, handshakes: &Semaphore) -> anyhow::Result<Vec<i64>> {
+    let turn = handshakes.acquire().await?;
+    let mut socket = connect(address, plan).await?;
+    drop(turn);
+    let clock = SystemClock::new();
+    let mut delays = Vec::new();
+    while (delays.len() as u64) < plan.messages {
+        let Some(message) = socket.next().await else { break };
+        let now_ms = clock.wall_ms();
+        if let Message::Text(text) = message?
+            && let Some(at_ms) = message_time_ms(&text)
+        {
+            delays.push(now_ms - at_ms);
+        }
+    }
+    Ok(delays)
+}
+
+/// Returns the time of a message without decoding all of it, because every client receives it.
+fn message_time_ms(text: &str) -> Option<i64> {
+    if let Some((_, time)) = text.split_once("\"t\":") {
+        return time.split(',').next()?.parse().ok();
+    }
+    let timestamp = text.strip_prefix("{\"timestamp\":\"")?.split('"').next()?;
+    // The date is today: all processes use the same clock.
+    let digits: Vec<i64> = timestamp[11..23].split([':', '.']).filter_map(|part| part.parse().ok()).collect();
+    let [hours, minutes, seconds, ms] = digits[..] else {
+        return None;
+    };
+    let day_ms = ((hours * 60 + minutes) * 60 + seconds) * 1000 + ms;
+    let midnight_ms = SystemClock::new().wall_ms() / 86_400_000 * 86_400_000;
+    Some(midnight_ms + day_ms)
+}
