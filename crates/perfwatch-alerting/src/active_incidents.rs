@@ -4,6 +4,7 @@ use crate::definitions::to_json;
 use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_model::{HostId, HumanDuration};
 use perfwatch_rules::Condition;
+use perfwatch_rules::alert_instance::{TransitionEvent, TransitionKind};
 use perfwatch_rules::explain::LargestConsumer;
 use perfwatch_rules::incident::{Ack, Incident, IncidentPhase, REOPEN_WINDOW_MS};
 use perfwatch_rules::rule::{GroupBy, HostSelector, Rule, Severity};
@@ -107,6 +108,23 @@ impl Alert {
     /// Returns whether the alert is not resolved yet.
     pub fn is_firing(&self) -> bool {
         self.resolved_ms.is_none()
+    }
+
+    /// Returns whether a transition is about the breach that this alert records: the breach started before the
+    /// condition of this alert was clear. An evaluator that has seen later data knows more than this alert, for example
+    /// after a change of the rule. What was recorded as backfill does not replace an alert that fires.
+    pub(crate) fn covers(&self, event: &TransitionEvent, evaluated_until_ms: i64) -> bool {
+        let is_same_end = match self.body.resolve_reason.as_deref() {
+            None | Some("condition_cleared") => true,
+            Some("backfilled") => event.kind == TransitionKind::Backfilled,
+            // The same values may fire again after a change of the rule.
+            Some(_) => false,
+        };
+        let resolved_ms = self.resolved_ms.unwrap_or(i64::MAX);
+        is_same_end
+            && event.pending_since_ms < resolved_ms
+            && event.observed_at_ms >= self.body.pending_since_ms
+            && (event.kind != TransitionKind::Fired || evaluated_until_ms <= resolved_ms)
     }
 
     /// Properties that silences and channel filters match.
@@ -332,5 +350,61 @@ impl ActiveIncidents {
     /// Number of incidents that [`Self::prune`] would remove.
     pub(crate) fn expired_count(&self, now_ms: i64) -> usize {
         self.by_id.values().filter(|open| !open.incident.accepts(now_ms)).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Alert of a breach from second 10, which fired at second 13 and was resolved at second 40.
+    fn alert(resolve_reason: Option<&str>) -> Alert {
+        let body = serde_json::json!({
+            "rule_name": "", "host_name": "", "instance": "", "metric": "", "summary": "", "runbook": "",
+            "pending_since_ms": 10_000, "value": null, "threshold": null, "peak_value": null,
+            "silenced": false, "resolve_reason": resolve_reason, "consumers": [], "movers": [],
+        });
+        Alert {
+            id: Uuid::nil(),
+            rule: Uuid::nil(),
+            host: HostId(Uuid::nil()),
+            severity: Severity::Warning,
+            fired_ms: 13_000,
+            resolved_ms: resolve_reason.map(|_| 40_000),
+            body: serde_json::from_value(body).unwrap(),
+        }
+    }
+
+    #[test]
+    fn transitions_of_a_recorded_breach_are_covered() {
+        let covers =
+            |reason: Option<&str>, kind: TransitionKind, [since_s, observed_s, evaluated_s]: [i64; 3]| {
+                let alert = alert(reason);
+                let event = TransitionEvent {
+                    rule: Arc::new(alert.reconstruct_rule()),
+                    instance: "".into(),
+                    kind,
+                    pending_since_ms: since_s * 1_000,
+                    fired_ms: since_s * 1_000,
+                    observed_at_ms: observed_s * 1_000,
+                    value: None,
+                    peak_value: None,
+                };
+                alert.covers(&event, evaluated_s * 1_000)
+            };
+        let cleared = Some("condition_cleared");
+        // Another hub sees the breach from a later time on, or finds all of it again.
+        assert!(covers(cleared, TransitionKind::Fired, [17, 20, 39]));
+        assert!(covers(cleared, TransitionKind::Backfilled, [17, 40, 90]));
+        assert!(covers(None, TransitionKind::Backfilled, [10, 40, 90]));
+        // By a changed rule, the breach has not ended.
+        assert!(!covers(cleared, TransitionKind::Fired, [10, 13, 90]));
+        // Breaches before and after it.
+        assert!(!covers(cleared, TransitionKind::Backfilled, [2, 8, 90]));
+        assert!(!covers(cleared, TransitionKind::Fired, [40, 43, 43]));
+        // What fires is notified although it was recorded as backfill, and after another end than that of the condition.
+        assert!(!covers(Some("backfilled"), TransitionKind::Fired, [10, 13, 13]));
+        assert!(covers(Some("backfilled"), TransitionKind::Backfilled, [10, 40, 90]));
+        assert!(!covers(Some("rule_deleted"), TransitionKind::Fired, [10, 13, 13]));
     }
 }

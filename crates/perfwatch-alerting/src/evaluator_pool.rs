@@ -205,8 +205,10 @@ impl EvaluatorPool {
     /// Queues transitions for the incident service. If the queue is full, the evaluator is discarded:
     /// its replay emits the transitions again.
     fn emit(&self, host: HostId, slot: &mut HostSlot, events: Vec<TransitionEvent>) {
+        let evaluated_until_ms = slot.evaluator.last_ms();
         for event in events {
-            if self.transitions_tx.try_send(HostTransition { host, event }).is_err() {
+            let transition = HostTransition { host, event, evaluated_until_ms };
+            if self.transitions_tx.try_send(transition).is_err() {
                 slot.discard_evaluator();
                 self.slots.mark_stale(host);
                 return;
@@ -221,9 +223,10 @@ impl EvaluatorPool {
         let state = self.deps.state.snapshot();
         for alert in state.incidents.host_alerts(host) {
             let reason = ResolveReason::HostDeleted;
-            let event = replay::orphaned_transition(&state.definitions, &alert, reason, self.now_ms());
+            let now_ms = self.now_ms();
+            let event = replay::orphaned_transition(&state.definitions, &alert, reason, now_ms);
             // If the queue is full, `resolve_removed_hosts` finds the alert again.
-            let _ = self.transitions_tx.try_send(HostTransition { host, event });
+            let _ = self.transitions_tx.try_send(HostTransition { host, event, evaluated_until_ms: now_ms });
         }
     }
 
@@ -366,7 +369,8 @@ impl EvaluatorPool {
             let row = &published.snapshot;
             evaluator.evaluate_snapshot(row, skew_ms, self.observation_age_ms(host, row), &mut replayed);
         }
-        retain_active_transitions(&mut replayed, evaluated_until_ms);
+        // What another hub evaluated in between is recorded by that hub.
+        retain_active_transitions(&mut replayed, evaluated_until_ms.max(slot.evaluated_elsewhere_ms));
         events.extend(replayed);
         (slot.evaluator, slot.revision) = (evaluator, target_revision);
         self.emit(host, &mut slot, events);

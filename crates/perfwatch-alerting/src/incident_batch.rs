@@ -26,6 +26,8 @@ const MAX_ALERTS_PER_INCIDENT: usize = 500;
 pub(crate) struct ExplainedTransition {
     pub(crate) host: HostId,
     pub(crate) event: TransitionEvent,
+    /// Time of the newest data of the host that the evaluator has seen, Unix milliseconds.
+    pub(crate) evaluated_until_ms: i64,
     pub(crate) explanation: Option<Explanation>,
 }
 
@@ -83,8 +85,10 @@ impl<'a> IncidentBatch<'a> {
         let key =
             AlertKey { rule: event.rule.id, host: transition.host, instance: event.instance.to_string() };
         match event.kind {
-            // Another hub recorded the alert first.
+            // Another hub recorded the alert first. It may have recorded its resolution, too: a hub that was suspended, or
+            // that replays what another hub has evaluated, finds an old breach again.
             TransitionKind::Fired if self.firing_incident(&key).is_some() => {}
+            TransitionKind::Fired | TransitionKind::Backfilled if self.is_recorded(transition, &key) => {}
             TransitionKind::Fired => self.on_fired(transition, &key),
             // Resolved before it was recorded: the state of the incident does not change.
             TransitionKind::Backfilled => {
@@ -145,6 +149,17 @@ impl<'a> IncidentBatch<'a> {
         }
         let open = self.state.incidents.by_group_key(key, self.now_ms)?;
         (!self.incidents.contains_key(&open.incident.id)).then_some(open.incident.id)
+    }
+
+    /// Returns whether the incident that an alert would join contains the alert of the same breach.
+    fn is_recorded(&self, transition: &ExplainedTransition, key: &AlertKey) -> bool {
+        let ExplainedTransition { host, event, evaluated_until_ms, .. } = transition;
+        let auth_snapshot = self.context.outbox.directory.snapshot();
+        let group_key = group_key(&event.rule, host.0, auth_snapshot.host_tags(*host));
+        let Some(id) = self.incident_by_group_key(&group_key) else { return false };
+        let open = self.incidents.get(&id).or_else(|| self.state.incidents.incident(id).map(|open| &**open));
+        let covers = |alert: &Arc<Alert>| alert.key() == *key && alert.covers(event, *evaluated_until_ms);
+        open.is_some_and(|open| open.alerts.iter().any(covers))
     }
 
     /// Copy of an incident within the batch; `None` if the incident is not active.

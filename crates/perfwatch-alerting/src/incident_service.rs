@@ -259,14 +259,14 @@ impl IncidentService {
         transitions_rx: &mpsc::Receiver<HostTransition>,
     ) -> Vec<ExplainedTransition> {
         let mut batch = Vec::with_capacity(received.len());
-        for HostTransition { host, event } in received.drain(..) {
+        for HostTransition { host, event, evaluated_until_ms } in received.drain(..) {
             // If many transitions wait, a timely notification is worth more than its explanation.
             let has_time = transitions_rx.len() < MAX_BATCH_TRANSITIONS;
             let explanation = match event.kind {
                 TransitionKind::Fired if has_time => self.deps.explainer.explain(host, &event).await,
                 _ => None,
             };
-            batch.push(ExplainedTransition { host, event, explanation });
+            batch.push(ExplainedTransition { host, event, evaluated_until_ms, explanation });
         }
         batch
     }

@@ -12,6 +12,8 @@ pub(crate) const TRANSITION_QUEUE_CAPACITY: usize = 50_000;
 pub(crate) struct HostTransition {
     pub(crate) host: HostId,
     pub(crate) event: TransitionEvent,
+    /// Time of the newest data of the host that the evaluator has seen, Unix milliseconds.
+    pub(crate) evaluated_until_ms: i64,
 }
 
 /// Nil id, under which the alerts of the hub itself are evaluated and stored.
