@@ -4,12 +4,12 @@
 //! and the next one follows. A hub that stops between delivery and commit delivers the notification
 //! again under the same id.
 
-use crate::definitions::to_json;
 use crate::in_flight::{DeliveryRound, InFlightGuard};
 use crate::incident_service::IncidentService;
 use crate::metrics::AlertingMetrics;
 use crate::notification_builder::NotificationBuilder;
 use crate::recipients::{continuation, deferred_row, recorded_body};
+use crate::reminder::schedule_reminder;
 use crate::revalidation::{Revalidation, Revalidator};
 use crate::sender::NotificationSender;
 use crate::timeline::timeline_event;
@@ -448,27 +448,6 @@ fn record_retry(
     }
 }
 
-/// Enqueues the next reminder if the channel repeats notifications.
-fn schedule_reminder(tx: &mut Transaction, channel: &Channel, row: &NotificationRow, now_ms: i64) {
-    let is_repeated = !matches!(
-        NotificationReason::parse(&row.reason),
-        Some(NotificationReason::Resolved | NotificationReason::Test) | None
-    );
-    if channel.repeat_interval.ms() > 0 && is_repeated {
-        let due_ms = now_ms + channel.repeat_interval.ms();
-        let reminder = NotificationRow {
-            reason: NotificationReason::Reminder.name().to_owned(),
-            created_ms: now_ms,
-            due_ms,
-            retry_at_ms: due_ms,
-            body: with_new_id(&row.body),
-            ..row.clone()
-        };
-        let merge_key = format!("{} {} reminder", channel.id, row.incident);
-        tx.notifications().enqueue(&reminder, Some(&merge_key));
-    }
-}
-
 fn unreadable() -> DeliveryOutcome {
     let error = SendError::Permanent("notification is unreadable".to_owned());
     DeliveryOutcome::Failed(error, Delivery::default())
@@ -480,17 +459,4 @@ fn backoff_ms(attempts: i64, retry_after: Option<Duration>) -> i64 {
     let backoff_ms = INITIAL_BACKOFF_MS.saturating_mul(1 << doublings).min(MAX_BACKOFF_MS);
     let requested_ms = retry_after.map(|delay| i64::try_from(delay.as_millis()).unwrap_or(i64::MAX));
     backoff_ms.max(requested_ms.map_or(0, |delay_ms| delay_ms.min(MAX_RETRY_AFTER_MS)))
-}
-
-/// Body of a reminder: the same notification under a new id.
-fn with_new_id(body: &str) -> String {
-    match serde_json::from_str::<Notification>(body) {
-        Ok(notification) => to_json(&Notification {
-            id: Uuid::now_v7(),
-            reason: NotificationReason::Reminder,
-            recipients: Vec::new(),
-            ..notification
-        }),
-        Err(_) => body.to_owned(),
-    }
 }

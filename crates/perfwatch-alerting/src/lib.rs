@@ -24,6 +24,7 @@ mod metrics;
 mod notification_builder;
 mod outbox_writer;
 mod recipients;
+mod reminder;
 mod replay;
 pub mod response;
 mod revalidation;
