@@ -4,6 +4,7 @@
 //! and the next one follows. A hub that stops between delivery and commit delivers the notification
 //! again under the same id.
 
+use crate::delivery_record::record_delivery;
 use crate::in_flight::{DeliveryRound, InFlightGuard};
 use crate::incident_service::IncidentService;
 use crate::metrics::AlertingMetrics;
@@ -233,10 +234,11 @@ impl NotificationDispatcher {
                     notifications.push(*notification);
                 }
                 Revalidation::Suppress(reason) => {
-                    self.record_outcome(channel, row, DeliveryOutcome::Suppressed(reason), None).await?;
+                    self.record_outcome(channel, row, DeliveryOutcome::Suppressed(reason), (None, round))
+                        .await?;
                 }
                 Revalidation::Unreadable => {
-                    self.record_outcome(channel, row, unreadable(), None).await?;
+                    self.record_outcome(channel, row, unreadable(), (None, round)).await?;
                 }
             }
         }
@@ -258,7 +260,7 @@ impl NotificationDispatcher {
             // The digest continues once, with its first row.
             let sent = (index == 0 && is_sent).then_some(&digest);
             // If the digest is retried, the first row alone records the time of the retry.
-            if !self.record_outcome(channel, row, outcome.clone(), sent).await? {
+            if !self.record_outcome(channel, row, outcome.clone(), (sent, round)).await? {
                 return Ok(false);
             }
         }
@@ -281,12 +283,12 @@ impl NotificationDispatcher {
             Revalidation::Send(_) if !self.may_send(round) => Ok(false),
             Revalidation::Send(notification) => {
                 let outcome = self.try_send(channel, &notification).await;
-                self.record_outcome(channel, row, outcome, Some(&notification)).await
+                self.record_outcome(channel, row, outcome, (Some(&notification), round)).await
             }
             Revalidation::Suppress(reason) => {
-                self.record_outcome(channel, row, DeliveryOutcome::Suppressed(reason), None).await
+                self.record_outcome(channel, row, DeliveryOutcome::Suppressed(reason), (None, round)).await
             }
-            Revalidation::Unreadable => self.record_outcome(channel, row, unreadable(), None).await,
+            Revalidation::Unreadable => self.record_outcome(channel, row, unreadable(), (None, round)).await,
         }
     }
 
@@ -308,7 +310,7 @@ impl NotificationDispatcher {
         channel: &Channel,
         row: &NotificationRow,
         outcome: DeliveryOutcome,
-        sent: Option<&Notification>,
+        (sent, round): (Option<&Notification>, &DeliveryRound),
     ) -> Result<bool, CommitError> {
         let now_ms = self.clock.wall_ms();
         let event = |kind: IncidentEventKind, text: &str| {
@@ -362,7 +364,11 @@ impl NotificationDispatcher {
         if is_final {
             self.metrics.count_notification(state);
         }
-        self.store.commit(tx).await?;
+        let record = || self.store.commit(tx.clone());
+        match state {
+            NotificationState::Sent => record_delivery(record, &round.stop).await?,
+            _ => record().await?,
+        }
         Ok(is_final)
     }
 

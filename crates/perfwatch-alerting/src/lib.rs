@@ -10,6 +10,7 @@ pub mod backtester;
 mod channel_health;
 mod channel_secrets;
 mod definitions;
+mod delivery_record;
 mod deps;
 mod dispatcher;
 mod evaluator_pool;
