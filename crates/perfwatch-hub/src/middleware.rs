@@ -23,18 +23,25 @@ const QUERY_TOKEN_ROUTE: &str = "/api/ws/metrics";
 /// Routes of WebSocket handshakes.
 const WEBSOCKET_ROUTES: [&str; 2] = [QUERY_TOKEN_ROUTE, "/api/ws/probe"];
 
-/// Closes each connection after its response while the hub drains, so that the next request reaches another hub.
-pub(crate) async fn close_when_draining(
+/// Closes each connection after its response while the hub drains, or if it could not serve the request, so that the
+/// next request reaches another hub.
+pub(crate) async fn close_unless_serving(
     State(draining): State<CancellationToken>,
     request: Request,
     next: Next,
 ) -> Response {
     let mut response = next.run(request).await;
-    // The responses of WebSocket handshakes have their own value.
-    if draining.is_cancelled() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    if should_close(draining.is_cancelled(), response.status()) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// Returns whether a response closes its connection. A balancer of TCP connections does not see that this hub lost its
+/// database, and moves clients only when they connect again.
+fn should_close(is_draining: bool, status: StatusCode) -> bool {
+    // The responses of WebSocket handshakes have their own value.
+    (is_draining && status != StatusCode::SWITCHING_PROTOCOLS) || status == StatusCode::SERVICE_UNAVAILABLE
 }
 
 /// Rejects requests that are not authorized; adds the caller's identity and address to the others.
@@ -181,4 +188,16 @@ fn request_credentials<'a>(
 fn query_token(path: &str, query: Option<&str>) -> Option<String> {
     let mut pairs = query_pairs(query.filter(|_| path == QUERY_TOKEN_ROUTE));
     pairs.find(|(name, _)| name == "token").map(|(_, token)| token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_end_if_another_hub_may_serve() {
+        assert!(should_close(false, StatusCode::SERVICE_UNAVAILABLE) && should_close(true, StatusCode::OK));
+        assert!(!should_close(false, StatusCode::OK) && !should_close(false, StatusCode::TOO_MANY_REQUESTS));
+        assert!(!should_close(true, StatusCode::SWITCHING_PROTOCOLS));
+    }
 }

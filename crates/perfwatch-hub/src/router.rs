@@ -74,7 +74,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(from_fn_with_state(app.clone(), run_reads))
         .layer(from_fn_with_state(app.clone(), middleware::auth_middleware));
-    let router = router.layer(from_fn_with_state(app.draining.clone(), middleware::close_when_draining));
+    let router = router.layer(from_fn_with_state(app.draining.clone(), middleware::close_unless_serving));
     let router = layers::security_headers(router);
     let router = if app.config.tls.is_some() {
         let public_url = app.public_address().public_url.clone();

@@ -24,6 +24,10 @@ use std::sync::Arc;
 /// Maximum recorded clock skew of a sender: one hundred years.
 const MAX_CLOCK_SKEW_MS: i64 = 100 * 366 * 86_400_000;
 
+/// Pause that senders observe while the store is unavailable, in seconds. Short: a database restarts within seconds,
+/// agents double their own pauses, and another hub may accept the next request.
+const STORE_RETRY_AFTER_S: u64 = 1;
+
 /// Decoded snapshots of a request, by host.
 struct DecodedBody {
     submissions: Vec<Submission>,
@@ -292,7 +296,7 @@ async fn submit(
         SubmitError::HostRegistry(HostRegistryError::Store(error)) | SubmitError::Store(error) => {
             // The store logs its failure and its recovery; each sender retries.
             tracing::debug!(error = %error, "ingest request failed");
-            ApiError::unavailable("store_unavailable", error.to_string(), 5)
+            ApiError::unavailable("store_unavailable", error.to_string(), STORE_RETRY_AFTER_S)
         }
     })
 }
