@@ -116,7 +116,7 @@ impl Postgres {
         self.url(name).replacen("postgres@", &format!("{role}@"), 1)
     }
 
-    /// Starts the server again after [`Postgres::kill`].
+    /// Starts the server again after [`Postgres::kill`] or [`Postgres::stop`].
     pub fn resume(&mut self) {
         let log_path = self.folder.path().join("log");
         let log = OpenOptions::new().create(true).append(true).open(&log_path).unwrap();
@@ -140,6 +140,17 @@ impl Postgres {
             assert!(wait_until(|| !self.has_processes()), "PostgreSQL processes did not end");
         }
         let _ = std::fs::remove_file(self.data().join("postmaster.pid"));
+    }
+
+    /// Stops the server with a signal: `INT` ends its connections and writes a checkpoint (fast), `QUIT` leaves both to the
+    /// next start (immediate).
+    pub fn stop(&mut self, signal: &str) {
+        if let Some(mut child) = self.child.take() {
+            let pid = child.id().to_string();
+            assert!(Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap().success());
+            let _ = child.wait();
+            assert!(wait_until(|| !self.has_processes()), "PostgreSQL processes did not end");
+        }
     }
 
     /// Returns whether a process of the server runs: its working directory is the data directory.
@@ -176,6 +187,11 @@ impl Postgres {
     pub fn url(&self, name: &str) -> String {
         let socket = self.folder.path().display().to_string().replace('/', "%2F");
         format!("postgres://postgres@{socket}/{name}")
+    }
+
+    /// Path of the Unix socket.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join(format!(".s.PGSQL.{}", self.port))
     }
 
     /// Makes a database read-only or writable, and ends its connections, which keep the old mode.

@@ -20,7 +20,8 @@ impl Redis {
         redis
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Path of the Unix socket.
+    pub fn socket(&self) -> PathBuf {
         self.folder.path().join("s")
     }
 
