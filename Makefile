@@ -48,6 +48,7 @@ check: web
 bench: web
 	scripts/ensure-competitors
 	scripts/ensure-postgres
+	scripts/ensure-redis
 	scripts/ensure-sshd
 	scripts/ensure-browser
 	$(CARGO) build --locked --profile quick -p perfwatch -p perfwatch-bench
@@ -62,6 +63,7 @@ bench: web
 	target/quick/perfwatch-bench agentless
 	target/quick/perfwatch-bench agent
 	target/quick/perfwatch-bench hostile
+	target/quick/perfwatch-bench fleet
 	target/quick/perfwatch-bench memory
 	target/quick/perfwatch-bench explore
 	target/quick/perfwatch-bench top

@@ -23,7 +23,9 @@ pub(crate) const BACKFILL_SETTINGS: &[(&str, &str)] = &[
 pub(crate) struct HubProcess {
     child: Child,
     program: PathBuf,
-    data: PathBuf,
+    /// Contains the data directory and the log.
+    folder: PathBuf,
+    variables: Vec<(String, String)>,
     pub(crate) url: String,
     /// Listen address, without a scheme.
     pub(crate) address: String,
@@ -47,32 +49,72 @@ fn program() -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
+/// Starts a process and returns it with its address.
+fn spawn(
+    program: &Path,
+    folder: &Path,
+    listen: &str,
+    variables: &[(String, String)],
+) -> anyhow::Result<(Child, String)> {
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("hub.log"))?;
+    let mut child = Command::new(program)
+        .args(["hub", "--listen", listen])
+        .env("PERFWATCH_DATA", folder.join("hub"))
+        .env("PERFWATCH_HUB_ADMIN_PASSWORD", PASSWORD)
+        .envs(variables.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()?;
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().context("no output")?).read_line(&mut line)?;
+    let address = line.trim().rsplit("://").next().unwrap_or_default().to_owned();
+    if !address.contains(':') {
+        let _ = child.kill();
+        let _ = child.wait();
+        anyhow::bail!("the hub did not start: {line:?}");
+    }
+    Ok((child, address))
+}
+
 impl HubProcess {
     /// Starts a hub with its data in `folder` and further environment variables.
     pub(crate) fn start(folder: &Path, variables: &[(&str, &str)]) -> anyhow::Result<Self> {
-        let (program, data) = (program()?, folder.join("hub"));
-        let log = std::fs::File::create(folder.join("hub.log"))?;
-        let mut child = Command::new(&program)
-            .args(["hub", "--listen", "127.0.0.1:0"])
-            .env("PERFWATCH_DATA", &data)
-            .env("PERFWATCH_HUB_ADMIN_PASSWORD", PASSWORD)
-            .envs(variables.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()?;
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().context("no output")?).read_line(&mut line)?;
-        let address = line.trim().rsplit("://").next().unwrap_or_default().to_owned();
-        anyhow::ensure!(address.contains(':'), "the hub did not start: {line:?}");
-        Ok(Self { child, program, data, url: format!("http://{address}"), address })
+        let program = program()?;
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let variables: Vec<(String, String)> = variables.iter().map(owned).collect();
+        let (child, address) = spawn(&program, folder, "127.0.0.1:0", &variables)?;
+        let url = format!("http://{address}");
+        Ok(Self { child, program, folder: folder.to_owned(), variables, url, address })
+    }
+
+    /// Starts the hub again at the same address, after its process ended.
+    pub(crate) fn restart(&mut self) -> anyhow::Result<()> {
+        (self.child, self.address) = spawn(&self.program, &self.folder, &self.address, &self.variables)?;
+        Ok(())
+    }
+
+    /// Kills the process with SIGKILL.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Sends a signal such as `STOP`.
+    pub(crate) fn signal(&self, name: &str) -> anyhow::Result<()> {
+        let status =
+            Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status()?;
+        anyhow::ensure!(status.success(), "kill -{name} failed");
+        Ok(())
     }
 
     fn user_command(&self, arguments: &[&str], input: &str) -> anyhow::Result<String> {
         let mut child = Command::new(&self.program)
             .arg("user")
             .args(arguments)
-            .env("PERFWATCH_DATA", &self.data)
+            .env("PERFWATCH_DATA", self.folder.join("hub"))
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -116,6 +158,12 @@ impl HubProcess {
         Ok(())
     }
 
+    /// Deletes an object.
+    pub(crate) fn delete(&self, path: &str, bearer: &str) -> anyhow::Result<()> {
+        ureq::delete(format!("{}{path}", self.url)).header("Authorization", bearer).call()?;
+        Ok(())
+    }
+
     /// Creates an enrollment token for a number of agents.
     pub(crate) fn enrollment_token(&self, admin: &str, uses: u64) -> anyhow::Result<String> {
         let token = json!({ "name": "bench", "uses": uses });
@@ -147,7 +195,12 @@ impl HubProcess {
 
     /// Sends SIGTERM and returns the time until the end; `None` after the timeout.
     pub(crate) fn stop(&mut self, timeout: Duration, clock: &dyn Clock) -> anyhow::Result<Option<Duration>> {
-        Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
+        self.signal("TERM")?;
+        self.wait(timeout, clock)
+    }
+
+    /// Waits for the end of the process and returns the time until then; `None` after the timeout.
+    pub(crate) fn wait(&mut self, timeout: Duration, clock: &dyn Clock) -> anyhow::Result<Option<Duration>> {
         let started = clock.monotonic();
         loop {
             let elapsed = clock.monotonic().saturating_sub(started);

@@ -1,5 +1,5 @@
-//! Benchmarks: `cargo run --profile quick -p perfwatch-bench -- NAME`. Results are printed, never
-//! asserted.
+//! Benchmarks: `cargo run --profile quick -p perfwatch-bench -- NAME`. Results are printed, not
+//! asserted, except by `fleet`.
 //!
 //! - `alerts`: evaluation of the rules of a large fleet; latency from snapshot to notification;
 //!   backtest over a week.
@@ -18,6 +18,9 @@
 //!   history: duration, what is left out, memory, latency of `/healthz`.
 //! - `hostile`: a hostile agent, viewer and operator beside an honest fleet: losses of the fleet,
 //!   latency, memory and end of the hub.
+//! - `fleet`: agents and viewers of several hubs behind a TCP balancer, with PostgreSQL and Redis, while hubs, servers and
+//!   links fail by seed. Unlike the others it checks, and fails if data, an incident or a notification is lost or doubled,
+//!   or viewers are without new data for long.
 //! - `memory`: resident memory of a hub per host, with a full recent window.
 //! - `budget`: a disk budget that is too small for its fleet: size on disk, retained time range.
 //! - `top`: CPU usage of `perfwatch top` at 1 s on a small and a large screen, for this machine and for a host of a hub.
@@ -34,6 +37,7 @@ mod competitors;
 mod counting_allocator;
 mod explore;
 mod fleet;
+mod fleet_faults;
 mod health;
 mod history;
 mod hostile;
@@ -54,7 +58,8 @@ use counting_allocator::CountingAllocator;
 const USAGE: &str = "usage: perfwatch-bench alerts [HOSTS] [RULES] | collect [PROCESSES] | agent [SECONDS] | \
     live [CLIENTS] [TICKS] [INTERVAL_MS] | load [HOSTS] [VIEWERS] [SECONDS] | ingest [SECONDS] | rate-limits [AGENTS] [SECONDS] | \
     agentless [SERVERS] [SECONDS] [WORKERS] | history [SECONDS] [BACKEND] | budget [SECONDS] [BACKEND] | \
-    memory [HOSTS…] | explore [HOSTS] [HOURS] | top [SECONDS] | hostile [SECONDS] [HOSTS] [VIEWERS] [ATTACKS] | smoke [NAMES]";
+    memory [HOSTS…] | explore [HOSTS] [HOURS] | top [SECONDS] | hostile [SECONDS] [HOSTS] [VIEWERS] [ATTACKS] | \
+    fleet [SEED… | FIRST..LAST] [agents=N] [viewers=N] [hubs=N] [seconds=N] | smoke [NAMES]";
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -84,6 +89,7 @@ fn main() -> anyhow::Result<()> {
             memory::run(if fleets.is_empty() { &[100, 1_000, 5_000] } else { &fleets })
         }
         Some("explore") => explore::run(number(1, 2_000), number(2, 24)),
+        Some("fleet") => fleet_faults::run(&arguments[1..]),
         Some("top") => top::run(number(1, 60)),
         Some("rate-limits") => rate_limits::run(number(1, 1_000), number(2, 20)),
         Some("agentless") => agentless::run(number(1, 500), number(2, 180), number(3, 5)),

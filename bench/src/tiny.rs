@@ -22,6 +22,7 @@ pub(crate) const BENCHMARKS: &[(&str, &[&str])] = &[
     ("agentless", &["2", "1", "2"]),
     ("agent", &["1"]),
     ("hostile", &["1", "2", "1"]),
+    ("fleet", &["13", "agents=5", "viewers=2", "hubs=2", "seconds=9"]),
     ("memory", &["2"]),
     ("explore", &["2", "1"]),
     ("top", &["1"]),
