@@ -18,6 +18,10 @@ const SEAL_INTERVAL: Duration = Duration::from_secs(5);
 const BUDGET_INTERVAL: Duration = Duration::from_secs(2);
 const ROLLUP_INTERVAL: Duration = Duration::from_secs(20);
 const RETENTION_INTERVAL: Duration = Duration::from_secs(300);
+/// Time until a failed renewal of the leases is repeated: a hub is ready soon after the store is back.
+const RENEWAL_RETRY_DELAY: Duration = Duration::from_millis(300);
+/// Time after which a renewal fails; below the length of a lease.
+const RENEWAL_TIMEOUT: Duration = Duration::from_secs(5);
 const FREE_SPACE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Returns whether an interval has passed since the last run.
@@ -43,12 +47,21 @@ impl History {
             let mut ticks = interval(RENEWAL_INTERVAL);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             while next_tick(&token, &mut ticks).await {
-                let renewed = history.backend.renew_leases().await;
+                let renewed = history.renew_leases().await;
+                if renewed.is_err() {
+                    ticks.reset_after(RENEWAL_RETRY_DELAY);
+                }
                 history.record_result(HistoryTask::WriteCheck, renewed);
             }
         });
         let (history, token) = (self.clone(), stop.clone());
         tasks.spawn(async move { history.run_maintenance(&token).await });
+    }
+
+    /// Renews the leases of this hub. A store that does not respond is an error: its hub is not ready.
+    async fn renew_leases(&self) -> Result<(), StoreError> {
+        let renewed = tokio::time::timeout(RENEWAL_TIMEOUT, self.backend.renew_leases()).await;
+        renewed.unwrap_or_else(|_| Err(StoreError::Unavailable("the store does not respond".to_owned())))
     }
 
     /// Seals due rows until `stop` is cancelled. Unsealed rows stay in the head and are loaded at the start.

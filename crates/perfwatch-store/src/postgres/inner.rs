@@ -23,6 +23,8 @@ pub(super) const MIN_BUDGET_BYTES: u64 = 64 << 20;
 const MAX_CONNECTIONS: usize = 8;
 /// Maximum time to wait for a connection.
 const POOL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time after which a connection whose packets are lost ends. The kernel would repeat them for a quarter of an hour.
+const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(10);
 /// Share of the budget that history should use, percent: the base of the eviction thresholds of
 /// retention. The rest is for space of deleted rows until a vacuum.
 pub(super) const TARGET_USE_PERCENT: u64 = 70;
@@ -70,6 +72,7 @@ impl PostgresInner {
         config
             .application_name("perfwatch")
             .connect_timeout(POOL_TIMEOUT)
+            .tcp_user_timeout(UNACKNOWLEDGED_TIMEOUT)
             .keepalives_idle(Duration::from_secs(30));
         let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_config(config, connector, manager_config);

@@ -28,6 +28,21 @@ impl TestInstall {
     }
 }
 
+/// A hub whose database does not respond must not receive agents that another hub could serve.
+#[test]
+fn hub_is_not_ready_while_the_database_hangs() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), Postgres::start());
+    let url = server.database("hanging");
+    let hub = TestHub::start_with(folder.path(), &["hub", "--listen", "127.0.0.1:0", "--store", &url]);
+    let has_status = |status| hub.get("/readyz").status == status;
+    eventually("the hub is ready", || has_status(200));
+    std::thread::scope(|scope| {
+        scope.spawn(|| server.query("hanging", "BEGIN; LOCK TABLE lease; SELECT pg_sleep(9); COMMIT"));
+        eventually("the hub is not ready", || has_status(503));
+        eventually("the hub is ready again", || has_status(200));
+    });
+}
+
 #[test]
 fn changes_propagate_between_hubs() {
     let (install, a, b) = TestInstall::start();
