@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { defaultState, freeId, fromAddress, newQuery, parseSet, toAddress } from './state'
+import { defaultState, freeId, fromAddress, newQuery, nextQuery, parseSet, toAddress, withMetric } from './state'
 
 describe('parseSet', () => {
   it('reads queries and formulas, and drops what it does not know', () => {
@@ -52,5 +52,37 @@ describe('freeId', () => {
     const set = { queries: [newQuery('A', 'x'), newQuery('C', 'x')], formulas: [{ id: 'F1', expression: 'A' }] }
     expect(freeId(set, 'query')).toBe('B')
     expect(freeId(set, 'formula')).toBe('F2')
+  })
+})
+
+describe('withMetric', () => {
+  const memory = { ...newQuery('A', 'memory.used'), hosts: { tags: ['role=db'] }, aggregate: 'max' as const, by: 'tag:role', limit: 3 }
+
+  it('replaces the metric of the untouched query of an empty page', () => {
+    expect(withMetric(defaultState().set, 'memory.used').queries).toEqual([newQuery('A', 'memory.used')])
+  })
+
+  it('keeps the query of a saved view', () => {
+    const { queries } = withMetric(defaultState().set, 'memory.used', { isView: true })
+    expect(queries.map(({ metric }) => metric)).toEqual(['cpu.usage', 'memory.used'])
+  })
+
+  it('adds a query with the hosts, aggregation, grouping and limit of the one before', () => {
+    expect(withMetric({ queries: [memory] }, 'load.1m').queries).toEqual([memory, { ...memory, id: 'B', metric: 'load.1m' }])
+  })
+
+  it('replaces the metric of an added query that repeats the one before', () => {
+    const set = { queries: [memory, nextQuery({ queries: [memory] }, memory.metric)] }
+    expect(withMetric(set, 'load.1m').queries.map(({ metric }) => metric)).toEqual(['memory.used', 'load.1m'])
+  })
+
+  it('groups a metric without instances by host', () => {
+    const disk = { ...newQuery('A', 'disk.read_bytes'), by: 'series' }
+    expect(withMetric({ queries: [disk] }, 'load.1m', { hasInstances: false }).queries[1]).toMatchObject({ by: 'host' })
+  })
+
+  it('adds no query beyond the limit', () => {
+    const queries = Array.from({ length: 10 }, (_, at) => newQuery(`Q${at}`, `m${at}`))
+    expect(withMetric({ queries }, 'load.1m').queries).toHaveLength(10)
   })
 })

@@ -14,6 +14,8 @@ export interface ExploreState {
 export const SPLITS: readonly Split[] = ['overlay', 'metric', 'host']
 export const FORMS: readonly Form[] = ['line', 'stack', 'heat_map']
 export const AGGREGATES = ['mean', 'sum', 'min', 'max', 'p95'] as const
+/** Metric of an empty page. */
+export const DEFAULT_METRIC = 'cpu.usage'
 const DEFAULT_SPLIT: Split = 'metric'
 const DEFAULT_FORM: Form = 'line'
 /** Limits of the hub. */
@@ -27,6 +29,34 @@ export function freeId(set: QuerySet, kind: 'query' | 'formula'): string {
   const used = new Set([...set.queries, ...(set.formulas ?? [])].map(({ id }) => id))
   const candidates = kind === 'query' ? [...'ABCDEGHIJKLMNOPQ'] : Array.from({ length: 20 }, (_, at) => `F${at + 1}`)
   return candidates.find((id) => !used.has(id))!
+}
+
+/** Query of another metric with the hosts, aggregation, grouping and limit of the last query. */
+export function nextQuery({ queries, formulas }: QuerySet, metric: string, hasInstances = true): SeriesQuery {
+  const id = freeId({ queries, formulas }, 'query')
+  const last = queries.at(-1)
+  if (!last) return newQuery(id, metric)
+  const { hosts, aggregate, limit } = last
+  // A metric of the host itself has no instances to group by.
+  const by = !hasInstances && (last.by === 'instance' || last.by === 'series') ? 'host' : last.by
+  return { id, metric, hosts, aggregate, by, ...(limit === undefined ? {} : { limit }) }
+}
+
+/** Whether a query is the one of an empty page, or repeats the one before, as a query that was just added does. */
+function isUntouched({ queries }: QuerySet, at: number, isView: boolean): boolean {
+  const [query, before] = [queries[at]!, queries[at - 1]]
+  const first = before ? { ...before, id: query.id } : isView ? null : newQuery(query.id, DEFAULT_METRIC)
+  return JSON.stringify(normalized({ queries: [query] })) === JSON.stringify(first && normalized({ queries: [first] }))
+}
+
+/** Queries with a chosen metric: in place of that of an untouched last query, or in a query of its own. */
+export function withMetric(set: QuerySet, metric: string, { isView = false, hasInstances = true } = {}): QuerySet {
+  const last = set.queries.length - 1
+  if (last >= 0 && isUntouched(set, last, isView)) {
+    return { ...set, queries: set.queries.map((query, at) => (at === last ? { ...query, metric } : query)) }
+  }
+  if (set.queries.length >= MAX_QUERIES) return set
+  return { ...set, queries: [...set.queries, nextQuery(set, metric, hasInstances)] }
 }
 
 const isText = (value: unknown): value is string => typeof value === 'string'
@@ -98,7 +128,7 @@ export function toAddress(state: ExploreState, fallback: ExploreState, others: L
 
 /** State of a page without an address or view. */
 export const defaultState = (): ExploreState => ({
-  set: { queries: [newQuery('A', 'cpu.usage')] },
+  set: { queries: [newQuery('A', DEFAULT_METRIC)] },
   split: DEFAULT_SPLIT,
   form: DEFAULT_FORM,
 })
