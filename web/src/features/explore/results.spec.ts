@@ -49,6 +49,32 @@ describe('charts', () => {
     expect(colors.slice(7)).toEqual(['c8', 'c-rest', 'c-rest'])
   })
 
+  it('reuse the colors of groups that are no longer shown', () => {
+    const colors = new ColorMap()
+    const colorsOf = (hosts: string[], metric = 'A') =>
+      toCharts(answer(hosts.map((host) => series(metric, host, [1, 1, 1, 1]))), set, 'metric', colors).charts[0]!.lines.map(
+        ({ color }) => color,
+      )
+    const hosts = Array.from({ length: 8 }, (_, at) => `host-${at}`)
+    expect(new Set(colorsOf(hosts)).size).toBe(8)
+    expect(colorsOf(['host-7', 'other-1', 'other-2'])).toEqual(['c8', 'c1', 'c2'])
+    expect(new Set(colorsOf([...hosts, 'host-8']))).toContain('c-rest')
+    expect(colorsOf(['host-8', 'host-7'])).not.toContain('c-rest')
+  })
+
+  it('give each of two charts with eight other hosts all colors', () => {
+    const list = Array.from({ length: 16 }, (_, at) => series(at < 8 ? 'A' : 'B', `host-${at}`, [1, 1, 1, 1]))
+    const { charts } = toCharts(answer(list), set, 'metric', new ColorMap())
+    expect(charts.map(({ lines }) => new Set(lines.map(({ color }) => color)).size)).toEqual([8, 8])
+    expect(charts.flatMap(({ lines }) => lines.map(({ color }) => color))).not.toContain('c-rest')
+  })
+
+  it('give a metric the same color in the charts of all hosts', () => {
+    const list = Array.from({ length: 10 }, (_, at) => series('A', `host-${at}`, [1, 1, 1, 1]))
+    const { charts } = toCharts(answer(list), set, 'host', new ColorMap())
+    expect(new Set(charts.flatMap(({ lines }) => lines.map(({ color }) => color)))).toEqual(new Set(['c1']))
+  })
+
   it('read the values of each series', () => {
     const { charts } = toCharts(answer(list), set, 'metric', new ColorMap())
     const { columns, lines } = charts[1]!

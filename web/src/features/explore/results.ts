@@ -8,8 +8,9 @@ import type { Form, Split } from './state'
 import './texts'
 import { t } from '../../i18n'
 
-/** Series with a color each; the others share one. */
-const COLORS = 8
+/** Colors of the series of a chart; further series share one. */
+const PALETTE = ['c1', 'c2', 'c3', 'c4', 'c5', 'c6', 'c7', 'c8']
+const REST = 'c-rest'
 /** Charts of a page at once. */
 const MAX_CHARTS = 24
 /** Lines up to which the range between minimum and maximum is drawn. */
@@ -123,28 +124,53 @@ export function groupLabel(series: QuerySeries): string {
   return [host, instance, ...tag].filter((text) => text).join(' · ') || t('explore.all')
 }
 
-/** Keeps the color of a group over requests and charts. */
+/** Colors of groups, kept over requests and charts as long as a group is shown. */
 export class ColorMap {
-  private readonly colors = new Map<string, string>()
+  private colors = new Map<string, string>()
+
+  /**
+   * Gives each name of the charts a color. Names of a chart differ as long as there are colors; those of groups that are no
+   * longer shown are free again.
+   */
+  assign(charts: readonly (readonly string[])[]) {
+    const former = this.colors
+    const names = new Set(charts.flat())
+    this.colors = new Map([...names].flatMap((name) => (former.has(name) ? [[name, former.get(name)!] as const] : [])))
+    for (const name of names) {
+      const current = this.colors.get(name)
+      const beside = new Set(
+        charts
+          .filter((chart) => chart.includes(name))
+          .flat()
+          .filter((other) => other !== name)
+          .map((other) => this.colors.get(other)),
+      )
+      if (current && current !== REST && !beside.has(current)) continue
+      const used = new Set(this.colors.values())
+      const free = PALETTE.filter((color) => !beside.has(color))
+      this.colors.set(name, free.find((color) => !used.has(color)) ?? free[0] ?? REST)
+    }
+  }
 
   of(name: string): string {
-    const known = this.colors.get(name)
-    if (known) return known
-    const color = this.colors.size < COLORS ? `c${this.colors.size + 1}` : 'c-rest'
-    this.colors.set(name, color)
-    return color
+    return this.colors.get(name) ?? REST
   }
 }
 
-/** Lines of the answer. In one chart, queries differ by color; in charts of their own, groups have the same color. */
-export function toLines(answer: QueryResponse, set: QuerySet, split: Split, colors: ColorMap): Line[] {
+/** Name of the color of a line: charts by metric show the groups alike, charts by host the metrics. */
+function colorName({ query, metric }: QuerySeries, label: string, split: Split): string {
+  if (split === 'metric') return label
+  return split === 'host' ? `${query} ${metric ?? ''}` : `${query} ${metric ?? ''} ${label}`
+}
+
+/** Lines of the answer without their colors. */
+function toLines(answer: QueryResponse, set: QuerySet): Line[] {
   const formulas = new Map((set.formulas ?? []).map(({ id, expression }) => [id, expression]))
   return answer.series.map((series) => {
     const label = groupLabel(series)
     const detail = series.metric ?? formulas.get(series.query) ?? ''
     const key = `${series.host ?? ''}|${series.metric ?? ''}|${label}`.replaceAll('|', ' ')
-    const name = split === 'metric' ? label : `${series.query} ${series.metric ?? ''} ${label}`
-    return { key, label, detail, color: colors.of(name), unit: (series.unit ?? 'count') as Unit, series }
+    return { key, label, detail, color: REST, unit: (series.unit ?? 'count') as Unit, series }
   })
 }
 
@@ -160,15 +186,18 @@ function subtitleOf(line: Line, set: QuerySet): string {
 /** Lines by chart, in the order of the answer. */
 export function toCharts(answer: QueryResponse, set: QuerySet, split: Split, colors: ColorMap): { charts: ExploreChart[]; left: number } {
   const groups = new Map<string, Line[]>()
-  for (const line of toLines(answer, set, split, colors)) {
+  for (const line of toLines(answer, set)) {
     const name = split === 'metric' ? `${line.series.query} ${line.series.metric ?? ''}` : split === 'host' ? line.label : ''
     // Values of different units have different axes.
     const key = `${name} ${line.unit}`
     groups.set(key, [...(groups.get(key) ?? []), line])
   }
-  const charts = [...groups].slice(0, MAX_CHARTS).map(([key, lines]): ExploreChart => {
+  const nameOf = ({ series, label }: Line) => colorName(series, label, split)
+  colors.assign([...groups.values()].map((lines) => lines.map(nameOf)))
+  const charts = [...groups].slice(0, MAX_CHARTS).map(([key, list]): ExploreChart => {
+    const lines = list.map((line) => ({ ...line, color: colors.of(nameOf(line)) }))
     const details = [...new Set(lines.map(({ detail }) => detail))]
-    const [first] = lines as [Line]
+    const [first] = lines as [Line, ...Line[]]
     return {
       key,
       ids: [...new Set(lines.map(({ series }) => series.query))],
