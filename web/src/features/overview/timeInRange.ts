@@ -1,9 +1,6 @@
 import { clockShort, dateTime } from '../../lib/format'
+import { hubNow } from '../../lib/hubClock'
+import { isSameDay } from '../../lib/zone'
 
-/** Longest range whose times need no date: a day, and the step that it starts in. */
-const MAX_CLOCK_RANGE_MS = 25 * 3_600_000
-
-/** Time of a chart over a range, all in milliseconds. */
-export function timeInRange(ms: number, rangeMs: number): string {
-  return rangeMs > MAX_CLOCK_RANGE_MS ? dateTime(ms) : clockShort(ms)
-}
+/** Time of a chart in Unix milliseconds; of another day with its date. */
+export const timeInRange = (ms: number) => (isSameDay(ms, hubNow()) ? clockShort(ms) : dateTime(ms))
