@@ -1,6 +1,7 @@
 // Texts, colors and links that several alert pages share.
 import './texts'
 import type { Alert, Explanation, Incident, Notification, RecipientResult } from '../../api/types'
+import { dayClock } from '../../dayTime'
 import { messageText, t } from '../../i18n'
 import { duration, format, type Unit } from '../../lib/format'
 
@@ -53,6 +54,19 @@ const CONTEXT_MS = 300_000
 
 /** Link to the page of a host, pinned to a time with five minutes of context on both sides. */
 export const hostLinkAt = (hostId: string, atMs: number) => `/hosts/${hostId}?from=${atMs - CONTEXT_MS}&to=${atMs + CONTEXT_MS}&at=${atMs}`
+
+/** Whether an alert reports that its host sends nothing: such alerts have no metric. */
+export const isNoData = ({ host, metric }: Pick<Alert, 'host' | 'metric'>) => Boolean(host) && !metric
+
+/** Time that shows an alert: when it fired, or the last sample of a host that sends nothing since. */
+export const shownMs = (alert: Alert) => (isNoData(alert) ? alert.fired_ms - (alert.value ?? 0) * 1000 : alert.fired_ms)
+
+/** Link to the host of an alert at the time that shows it. */
+export const replayLink = (alert: Alert) => (alert.host ? hostLinkAt(alert.host, shownMs(alert)) : '')
+
+/** Text of that link. */
+export const replayText = (alert: Alert) =>
+  t(isNoData(alert) ? 'alerts.list.replayLast' : 'alerts.list.replayAt', { time: dayClock(shownMs(alert)) })
 
 /** Weekdays of a weekly window, in their wire form. */
 export const DAYS = ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'] as const

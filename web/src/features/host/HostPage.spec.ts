@@ -4,6 +4,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { createMemoryHistory, createRouter } from 'vue-router'
 import { closeLive } from '../../api/live'
 import { queryClient } from '../../api/query'
+import HostConnection from './HostConnection.vue'
 import HostDashboard from './HostDashboard.vue'
 import HostLayout from './HostLayout.vue'
 
@@ -26,15 +27,23 @@ const STORAGE = { raw_retention_s: 86_400, minute_retention_s: 7 * 86_400, hour_
 const SYSTEM = { version: '1.0', uptime_s: 60, memory_bytes: 1024 ** 2, hosts: 1, now_ms: NOW_MS, storage: STORAGE }
 const ALERT = { id: 'x', host: 'a', severity: 'warning', resolved_ms: null, rule_name: 'High CPU usage', summary: 'cpu.usage is 97 %' }
 
+const AGENT = { id: 'g', host: 'a', revoked_ms: null, address: '127.0.0.1', version: '0.1.0', created_ms: 0, last_seen_ms: NOW_MS }
+const BESIDE = { ...HOST, id: 'b', name: 'web-2', status: 'no_data', last_snapshot_ms: NOW_MS - 3_600_000 + 5_000 }
+
 let host: object
 let status = 200
 
 const CHARTS = { TimeChart: true, CoreHeatmap: true, RecorderTrack: true }
 const PARTS = { TopBar: { template: '<div><slot></slot><slot name="tools"></slot></div>' } }
 
+const TABS = [
+  { path: '', component: HostDashboard },
+  { path: 'connection', component: HostConnection },
+]
+
 async function start(url = '/hosts/a') {
   const routes = [
-    { path: '/hosts/:id', component: HostLayout, props: true, children: [{ path: '', component: HostDashboard }] },
+    { path: '/hosts/:id', component: HostLayout, props: true, children: TABS },
     { path: '/:path(.*)*', component: { template: '<p></p>' } },
   ]
   const router = createRouter({ history: createMemoryHistory(), routes })
@@ -64,7 +73,8 @@ describe('HostPage', () => {
     vi.stubGlobal('WebSocket', IdleSocket)
     vi.stubGlobal('fetch', async (request: Request) => {
       const { pathname } = new URL(request.url)
-      if (pathname === '/api/v1/hosts') return Response.json({ hosts: [host], total: 1, next: null, now_ms: NOW_MS })
+      if (pathname === '/api/v1/hosts') return Response.json({ hosts: [host, BESIDE], total: 2, next: null, now_ms: NOW_MS })
+      if (pathname === '/api/v1/agents') return Response.json({ agents: [AGENT], now_ms: NOW_MS })
       if (pathname === '/api/v1/system') return Response.json(SYSTEM)
       if (pathname === '/api/v1/incidents') return Response.json({ incidents: [{ id: 'i', alerts: [ALERT] }], now_ms: NOW_MS })
       if (pathname.endsWith('/events')) return Response.json({ events: [], is_truncated: false })
@@ -109,6 +119,28 @@ describe('HostPage', () => {
     expect([query().from, query().to]).toEqual([String(NOW_MS - 7_200_000 + 1_000), String(NOW_MS - 3_600_000 + 1_000)])
     expect(wrapper.find('h2').text()).toBe('Not recorded')
     expect(wrapper.text()).toContain('(raw 1 d, 1-minute 7 d, 1-hour 30 d)')
+    wrapper.unmount()
+  })
+
+  it('host without data says since when, and what to check', async () => {
+    host = { ...HOST, status: 'no_data' }
+    const { wrapper } = await start()
+    await vi.waitFor(() => expect(wrapper.find('.banner').text()).toContain('No data since '))
+    expect(wrapper.find('.banner a').attributes('href')).toBe('/hosts/a/connection')
+    wrapper.unmount()
+
+    const connection = await start('/hosts/a/connection')
+    await vi.waitFor(() => expect(connection.wrapper.find('table .badge').text()).toBe('No data'))
+    expect(connection.wrapper.find('.banner a').exists()).toBe(false)
+    expect(connection.wrapper.text()).toContain('systemctl status perfwatch-agent')
+    expect(connection.wrapper.text()).toContain('Without data since about the same time: web-2.')
+    connection.wrapper.unmount()
+  })
+
+  it('agent of a host that sends is active', async () => {
+    const { wrapper } = await start('/hosts/a/connection')
+    await vi.waitFor(() => expect(wrapper.find('table .badge').text()).toBe('Active'))
+    expect(wrapper.text()).not.toContain('systemctl')
     wrapper.unmount()
   })
 

@@ -35,6 +35,13 @@ export function useHostState(id: string) {
   const timeRange = useTimeRange(id, liveHost, isScript, isShown)
   const { history, isHistory, navigate } = timeRange
   const ribbon = useRibbon(id, timeRange)
+  /** Time of the last sample in Unix milliseconds while the host has no data; null while it sends. */
+  const silentSinceMs = computed(() => {
+    void ticks.value
+    const last = host.value?.last_snapshot_ms
+    // A new sample arrives before the state of the host is read again.
+    return host.value?.status === 'no_data' && last && live.lastMs <= last ? last : null
+  })
   const intervalMs = computed(() => host.value?.interval_ms || DEFAULT_INTERVAL_MS)
   const playback = usePlayback(timeRange, liveHost, intervalMs, ribbon.events)
   const compared = useCompared(id, timeRange, info.hosts)
@@ -101,6 +108,7 @@ export function useHostState(id: string) {
     comparison,
     resolution,
     intervalMs,
+    silentSinceMs,
     tab,
     hasRecorder: computed(() => isShown.value || tab.value === 'events'),
   }

@@ -5,9 +5,10 @@ import { t } from '../../i18n'
 import { dateTime } from '../../lib/format'
 import type { HostState } from './useHostState'
 
-export function useProcessTexts({ instant, timeRange }: HostState) {
+export function useProcessTexts({ instant, timeRange, silentSinceMs }: HostState) {
   const { snapshot, showsLive, isRange, selectedTime } = instant
   const timeLabel = computed(() => {
+    if (showsLive.value && silentSinceMs.value) return t('host.processes.lastSample', { time: dateTime(silentSinceMs.value) })
     if (showsLive.value) return t('host.processes.live')
     if (isRange.value) return t('host.processes.overRange')
     const time = dateTime((snapshot.at.value ?? selectedTime.value!) * 1000)

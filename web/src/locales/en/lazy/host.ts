@@ -172,6 +172,17 @@ export const host = {
   retention: 'The host was not monitored then, or the range exceeds retention (raw {raw}, 1-minute {minute}, 1-hour {hour}).',
   silent: 'No data from {name} for {duration}',
   silentText: 'Last seen {time}. Check that the host is up, the agent is running and the hub is reachable.',
+  silentSince: 'No data since {time}. Live values are those of the last sample.',
+  whyNoData: 'What to check',
+  checks: {
+    title: 'What to check',
+    machine: 'Is the machine up, and can it be reached over the network?',
+    service: 'Is the agent running? {command}',
+    doctor: 'Can the agent reach the hub ({hub}), and is its credential valid? {command}',
+    together: 'Without data since about the same time: {names}. A shared cause is likely: network, hypervisor, power.',
+    moreHosts: '{names} and {count} more',
+    replay: 'Replay the last sample',
+  },
   lastHour: 'Show last hour',
   zoomOut: 'Zoom out',
   keys: {
@@ -195,6 +206,7 @@ export const host = {
   },
   cards: {
     title: 'Values',
+    lastSample: 'Values of the last sample',
     cpu: 'CPU',
     cpuNote: 'user {user} · system {system}',
     memory: 'Memory',
@@ -303,6 +315,7 @@ export const host = {
     mover: ', {name} {cores} cores',
     dock: { name: 'Process', cpu: 'CPU', memory: 'Memory', io: 'I/O' },
     live: 'Top by CPU, memory and I/O',
+    lastSample: 'last sample, {time}',
     overRange: 'Over the selected range: average CPU and disk, maximum memory',
     at: 'at {time}',
     pinned: 'at {time}, pinned',
