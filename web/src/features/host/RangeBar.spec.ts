@@ -1,5 +1,6 @@
 import { mount } from '@vue/test-utils'
 import { afterEach, expect, it, vi } from 'vitest'
+import { nextTick } from 'vue'
 import LazySelect from '../../components/base/LazySelect.vue'
 import { DEFAULT_PRESET, fromQuery } from './range'
 import RangeBar from './RangeBar.vue'
@@ -24,6 +25,8 @@ it('preset is emitted and the select keeps the current range', async () => {
 it('custom range is entered in a dialog', async () => {
   const bar = start()
   bar.findComponent(LazySelect).vm.$emit('update:modelValue', 'custom')
+  await nextTick()
+  await vi.dynamicImportSettled()
   await vi.waitFor(() => expect(dialog()).not.toBeNull())
   const [from, to] = [...dialog()!.querySelectorAll('input')]
   const fill = (input: HTMLInputElement, text: string) => {
@@ -43,8 +46,16 @@ it('custom range is entered in a dialog', async () => {
   await vi.waitFor(() => expect(dialog()).toBeNull())
 })
 
-it('fixed range shows its bounds', async () => {
-  const bar = start({ from: 1_763_719_200, to: 1_763_719_500 })
-  expect(bar.find('.range.fixed').text()).toContain(' – ')
-  expect(bar.findComponent(LazySelect).text()).toBe('Custom…')
+it('fixed range shows its bounds with its date once', async () => {
+  const at = (day: number, hour: number) => new Date(2026, 10, day, hour).getTime() / 1000
+  vi.useFakeTimers({ toFake: ['Date'], now: at(30, 8) * 1000 })
+  const bar = start({ from: at(29, 3), to: at(29, 4) })
+  const text = () => bar.find('.range.fixed').text()
+  expect(text()).toBe('Nov 29, 2026, 03:00:00 – 04:00:00')
+  expect(bar.findComponent(LazySelect).text()).toBe('Custom')
+  await bar.setProps({ visibleRange: { from: at(30, 3), to: at(30, 4) } })
+  expect(text()).toBe('03:00:00 – 04:00:00')
+  await bar.setProps({ visibleRange: { from: at(29, 23), to: at(30, 1) } })
+  expect(text()).toBe('Nov 29, 2026, 23:00:00 – Nov 30, 2026, 01:00:00')
+  vi.useRealTimers()
 })

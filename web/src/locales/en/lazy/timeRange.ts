@@ -6,6 +6,7 @@ export const timeRange = {
   later: 'Later',
   laterHint: 'Later (])',
   custom: 'Custom…',
+  customShown: 'Custom',
   pause: 'Pause',
   liveHint: 'Go live (l)',
   title: 'Time range',
