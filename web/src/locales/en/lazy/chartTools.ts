@@ -7,6 +7,7 @@ export const chartTools = {
   view: 'View',
   views: { chart: 'Chart', table: 'Table' },
   time: 'Time',
+  other: '{series}, {other}',
   tableLabel: '{title}, table',
   gap: 'No data until {time}: {reason}',
   newest: 'The newest {shown} of {count} points. Zoom in for the others.',
