@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { dragStep, firingBars, median, onGrid } from './backtestDays'
+import type { Backtest, Rule } from '../../api/types'
+import { dragStep, firingBars, isUntested, median, onGrid } from './backtestDays'
 
 const timeOf = (day: number, hour: number) => new Date(2026, 10, day, hour).getTime()
 
@@ -34,4 +35,15 @@ describe('median', () => {
     expect(median([])).toBeNull()
     expect(median([9, 1, 5])).toBe(5)
   })
+})
+
+it.each([
+  ['threshold', [0, 0], true],
+  ['forecast', [], true],
+  ['threshold', [0, 5], false],
+  ['absent', [0], false],
+  ['no_data', [0], false],
+] as const)('rule of the kind %s with %j values is untested: %s', (kind, counts, expected) => {
+  const backtest = { hosts: counts.map((value_count) => ({ value_count })) } as unknown as Backtest
+  expect(isUntested({ condition: { kind } } as Rule, backtest)).toBe(expected)
 })

@@ -1,4 +1,5 @@
-// Bars of a backtest: firings by hour or by day, in the time zone of the page.
+// Bars of a backtest: firings by hour or by day, in the time zone of the page; and whether it evaluated anything.
+import type { Backtest, Rule } from '../../api/types'
 import { dateFormat, day } from '../../lib/format'
 import { startOfDay, wallDate } from '../../lib/zone'
 import type { BacktestRange } from './useBacktest'
@@ -14,6 +15,14 @@ export interface FiringBar {
 
 const HOUR = dateFormat({ hour: '2-digit' })
 const WEEKDAY = dateFormat({ weekday: 'short' })
+
+/** Conditions that need values: the others fire without any. */
+const VALUE_KINDS = ['threshold', 'change', 'forecast']
+
+/** Whether a backtest evaluated nothing, so that it does not mean that the rule would not have fired. */
+export function isUntested({ condition }: Rule, { hosts }: Backtest): boolean {
+  return VALUE_KINDS.includes(condition.kind) && hosts.every((host) => host.value_count === 0)
+}
 
 /** Start of the hour or of the day that is `steps` before the one that contains a time. */
 function startOf(ms: number, isHourly: boolean, steps: number): number {

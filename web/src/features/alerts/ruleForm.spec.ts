@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { Condition, Rule } from '../../api/types'
-import { applyThreshold, fillRuleForm, newRuleForm, prefillRuleForm, type RuleForm, toRule, matchesHost } from './ruleForm'
+import { applyThreshold, fillRuleForm, newRuleForm, prefillRuleForm, type RuleForm, suggestMetric, toRule, matchesHost } from './ruleForm'
 
 const conditions: Condition[] = [
   {
@@ -95,4 +95,15 @@ it('a link fills in metric, instance and host', () => {
   const other = newRuleForm()
   prefillRuleForm(other, { host: ['h1'] })
   expect(other).toEqual(newRuleForm())
+})
+
+it('a forecast suggests the usage of filesystems unless a metric was chosen', () => {
+  const form = newRuleForm()
+  suggestMetric(form, 'forecast', 'threshold')
+  expect(form.metric).toBe('filesystem.used_percent')
+  suggestMetric(form, 'change', 'forecast')
+  expect(form.metric).toBe('cpu.usage')
+  form.metric = 'memory.used'
+  suggestMetric(form, 'forecast', 'change')
+  expect(form.metric).toBe('memory.used')
 })

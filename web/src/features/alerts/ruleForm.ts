@@ -104,6 +104,14 @@ export function prefillRuleForm(form: RuleForm, query: Record<string, unknown>) 
   if (text('host')) form.hosts = { hosts: [text('host')] }
 }
 
+/** Metric of a new rule by its kind. A share of CPU time has no trend that reaches its limit; a filesystem does. */
+const defaultMetric = (kind: Kind) => (kind === 'forecast' ? 'filesystem.used_percent' : 'cpu.usage')
+
+/** Replaces the metric of a new rule after a change of its kind, unless it was chosen. */
+export function suggestMetric(form: RuleForm, kind: Kind, before: Kind) {
+  if (form.metric === defaultMetric(before)) form.metric = defaultMetric(kind)
+}
+
 /** Number of a field; NaN, which JSON encodes as null, is rejected by the hub as missing. */
 const toNumber = (value: NumberInput) => (value === '' ? Number.NaN : Number(value))
 

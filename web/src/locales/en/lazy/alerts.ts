@@ -329,6 +329,7 @@ export const alerts = {
       month: '30 d',
       noHosts: 'No matching hosts',
       fired: { one: 'Would have fired once in the {range}', other: 'Would have fired {count} times in the {range}' },
+      noValues: 'Not tested: no values in the {range}',
       notFired: 'Would not have fired in the {range}',
       hosts: { one: 'on {firing} of {count} host', other: 'on {firing} of {count} hosts' },
       skipped: '{count} skipped',
