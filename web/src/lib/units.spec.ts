@@ -11,6 +11,10 @@ it('durations and sizes are parsed and written back', () => {
     ['10 s', 'milliseconds', 10_000, '10 s'],
     ['20 GB', 'bytes', 20 * 2 ** 30, '20 GiB'],
     ['1.5 GiB', 'bytes', 1.5 * 2 ** 30, '1536 MiB'],
+    ['20', 'bytes', 20 * 2 ** 30, '20 GiB'],
+    ['1.5', 'bytes', 1.5 * 2 ** 30, '1536 MiB'],
+    ['12 b', 'bytes', 12, '12 B'],
+    ['20 g', 'bytes', null, ''],
     ['256mb', 'bytes', 256 * 2 ** 20, '256 MiB'],
     ['10,000', 'count', 10_000, '10000'],
     ['0d', 'seconds', 0, '0 s'],
@@ -26,13 +30,15 @@ it('durations and sizes are parsed and written back', () => {
 })
 
 it('spans are written in their largest unit', () => {
-  expect([30, 3_600, 7_200, 100_000, 200_000, 41.5 * 86_400, 800 * 86_400].map(span)).toEqual([
+  expect([30, 3_600, 7_200, 100_000, 200_000, 41.5 * 86_400, 399 * 86_400, 499 * 86_400, 800 * 86_400].map(span)).toEqual([
     '1 min',
     '60 min',
     '2 hours',
     '27 hours',
     '2 days',
     '41 days',
-    '2 years',
+    '399 days',
+    '1.4 years',
+    '2.2 years',
   ])
 })

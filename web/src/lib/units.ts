@@ -32,9 +32,10 @@ function parseDuration(text: string): number | null {
 }
 
 function parseSize(text: string): number | null {
-  const match = /^(\d+(?:\.\d+)?)\s*([kmgt]?)i?b$/.exec(text)
+  // A number without a unit is in GiB.
+  const match = /^(\d+(?:\.\d+)?)\s*(?:([kmgt]?)i?b)?$/.exec(text)
   if (!match) return null
-  return Math.round(Number(match[1]) * 1024 ** ' kmgt'.indexOf(match[2] || ' '))
+  return Math.round(Number(match[1]) * 1024 ** ' kmgt'.indexOf((match[2] ?? 'g') || ' '))
 }
 
 /** Value of a text; null if the text is not of this kind. */
@@ -62,7 +63,7 @@ export function formatValue(value: number, kind: ValueKind): string {
 /** Days, hours or minutes in words for sentences: the two largest units at most. */
 export function span(seconds: number): string {
   const days = Math.floor(seconds / 86_400)
-  if (days >= 730) return `${Math.floor(days / 365)} years`
+  if (days >= 400) return `${+(days / 365).toFixed(1)} years`
   if (days >= 2) return `${days} days`
   const hours = Math.floor(seconds / 3600)
   if (hours >= 2) return `${hours} hours`
