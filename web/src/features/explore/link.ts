@@ -6,6 +6,12 @@ import { RANGE_PRESETS } from '../host/range'
 /** Queries of a link at most: those of the page. */
 const MAX_QUERIES = 10
 
+/** Address of the Explore page with the CPU usage of some hosts. */
+export function exploreHosts(hosts: readonly string[]): RouteLocationRaw {
+  const queries = [{ id: 'A', metric: 'cpu.usage', hosts: { hosts }, by: 'host', limit: Math.max(hosts.length, 1) }]
+  return { path: '/explore', query: { q: JSON.stringify({ queries }) } }
+}
+
 /** Address of the Explore page with the metrics of a chart and its time range. */
 export function exploreLink(host: string, series: readonly Series[], view: View): RouteLocationRaw {
   const metrics = [...new Set(series.map(({ metric }) => metric))].slice(0, MAX_QUERIES)

@@ -28,7 +28,7 @@ const answer = () => ({
     status: column('online'),
     last_seen_ms: column(99_000),
     ...{ cpu: [95, 10, 20], memory: column(50), disk: column(30), disk_mount: column('/'), rx: column(5), tx: column(7) },
-    ...{ load: column(1), pressure: column(0), uptime_s: column(3_600), critical: column(0), warning: column(0) },
+    ...{ load: column(1), pressure: column(0), uptime_s: column(3_600), critical: [0, 1, 0], warning: column(0) },
   },
   totals: { hosts: count },
   top_processes: [],
@@ -94,7 +94,10 @@ describe('HostsPage', () => {
   it('changes the tags of selected hosts', async () => {
     const { wrapper } = await start('?group=none&sort=name-asc')
     await wrapper.find('tr[data-host="web-2"] input[type=checkbox]').setValue(true)
-    await wrapper.find('.selection button').trigger('click')
+    await wrapper
+      .findAll('.selection button')
+      .find((button) => button.text() === 'Tags…')!
+      .trigger('click')
     await flushPromises()
     const input = document.querySelector<HTMLInputElement>('[role=dialog] input:not([type=checkbox])')!
     input.value = 'role=web'
@@ -102,6 +105,26 @@ describe('HostsPage', () => {
     await flushPromises()
     document.querySelector('[role=dialog] form')!.dispatchEvent(new Event('submit', { cancelable: true }))
     await vi.waitFor(() => expect(requests).toContain('PATCH /api/v1/hosts {"ids":["web-2"],"add_tags":["role=web"],"remove_tags":[]}'))
+    wrapper.unmount()
+  })
+
+  it('compares two selected hosts and opens them in Explore', async () => {
+    const { wrapper } = await start('?group=none&sort=name-asc')
+    const links = () => wrapper.findAll('.selection a').map((link) => [link.text(), decodeURIComponent(link.attributes('href')!)])
+    const select = (name: string) => wrapper.find(`tr[data-host="${name}"] input[type=checkbox]`).setValue(true)
+    await select('db-1')
+    expect(links().map(([text]) => text)).toEqual(['Open in Explore'])
+    await select('web-2')
+    expect(links()[0]).toEqual(['Compare', '/hosts/db-1?compare=web-2'])
+    expect(links()[1]![1]).toContain('"hosts":{"hosts":["db-1","web-2"]}')
+    await select('web-1')
+    expect(links().map(([text]) => text)).toEqual(['Open in Explore'])
+    wrapper.unmount()
+  })
+
+  it('the badge of a host opens its alerts', async () => {
+    const { wrapper } = await start('?group=none&sort=name-asc')
+    expect(wrapper.findAll('a.badges').map((link) => link.attributes('href'))).toEqual(['/alerts?filter=web-1'])
     wrapper.unmount()
   })
 

@@ -4,6 +4,8 @@ export const hostList = {
   clearSelection: 'Clear selection',
   select: 'Select {name}',
   selectAndPin: 'Selection and pin',
+  compare: 'Compare',
+  explore: 'Open in Explore',
   selectAll: 'Select all shown hosts',
   tags: 'Tags…',
   remove: 'Remove…',
