@@ -91,6 +91,9 @@ describe('golden file', () => {
       expect(rows).toEqual(expected)
     }
     expect(processes.rowsAt(host!.at_ms[0]! / 1000 - 1)).toEqual([])
+    const filled = processes.nearestTime(host!.at_ms[0]! / 1000 - 1)!
+    expect(processes.rowsAt(filled).length).toBeGreaterThan(0)
+    expect(processes.nearestTime(filled + 0.1)).toBe(filled + 0.1)
     expect(processes.rowTime(host!.at_ms[3]! / 1000 + 5)).toBe(host!.at_ms[3]! / 1000)
   })
 })

@@ -54,6 +54,16 @@ export class ProcessHistory {
     return row < 0 ? null : this.times[row]! / 1000
   }
 
+  /** Time in Unix seconds, at or near the given one, that has processes: the next one, else the last; null without any. */
+  nearestTime(at: number): number | null {
+    const shown = this.rowOf(at)
+    const isFilled = (row: number) => this.starts[row + 1]! > this.starts[row]!
+    const rows = [...this.times.keys()]
+    const row = rows.find((row) => row >= Math.max(shown, 0) && isFilled(row)) ?? rows.filter(isFilled).at(-1)
+    if (row === undefined) return null
+    return row === shown ? at : this.times[row]! / 1000
+  }
+
   /** Processes of the newest row at or before a time in Unix seconds. */
   rowsAt(at: number): ProcessRow[] {
     const row = this.rowOf(at)

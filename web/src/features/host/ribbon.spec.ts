@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest'
 import type { HostEvent, SeriesResponse } from '../../api/types'
 import { HistoryColumns } from '../../live/history'
-import { COLUMNS, ribbonOf, RibbonScale, withReasons } from './ribbon'
+import { COLUMNS, endText, ribbonOf, RibbonScale, withReasons } from './ribbon'
 
 const SPAN_MS = COLUMNS * 1_000
 const answer = (more: Partial<SeriesResponse>) =>
@@ -44,4 +44,11 @@ it('gaps of a coarse resolution get the reason of the event', () => {
   const gap = (from: number) => ({ from, to: from + 10, reason: 'unknown' })
   const found = withReasons([gap(0), gap(50), gap(100)], [event('gap', 2_000, 'agent_stopped'), event('reboot', 55_000)])
   expect(found.map(({ reason }) => reason)).toEqual(['agent_stopped', 'host_restarted', 'unknown'])
+})
+
+it('the bar of a recording does not end now', () => {
+  const to = Date.now()
+  expect(endText(to, false)).toBe('now')
+  expect(endText(to, true)).toMatch(/^\d\d:\d\d$/)
+  expect(endText(to - 600_000, false)).toMatch(/^\d\d:\d\d$/)
 })

@@ -182,7 +182,12 @@ function drawEvents(context: CanvasRenderingContext2D, events: readonly HostEven
   }
 }
 
-function drawAxis(context: CanvasRenderingContext2D, scale: RibbonScale, hiddenAt: number | null) {
+/** Label of the end of the time bar: "now" where it moves. */
+export function endText(toMs: number, isRecording: boolean): string {
+  return !isRecording && Math.abs(toMs - hubNow()) < 120_000 ? t('host.recorder.now') : clockShort(toMs)
+}
+
+function drawAxis(context: CanvasRenderingContext2D, scale: RibbonScale, hiddenAt: number | null, end: string) {
   const { from, to } = scale.ribbon
   const { ticks, spacing } = timeTicks(from, to, Math.max(2, (scale.right - scale.left) / 110))
   context.fillStyle = color('text-2')
@@ -195,7 +200,7 @@ function drawAxis(context: CanvasRenderingContext2D, scale: RibbonScale, hiddenA
   }
   if (hiddenAt !== null && Math.abs(scale.right - hiddenAt) < 60) return
   context.textAlign = 'right'
-  context.fillText(Math.abs(to * 1000 - hubNow()) < 120_000 ? t('host.recorder.now') : clockShort(to * 1000), scale.right, HEIGHT - 8)
+  context.fillText(end, scale.right, HEIGHT - 8)
 }
 
 function drawWindow(context: CanvasRenderingContext2D, scale: RibbonScale, bounds: [number, number]) {
@@ -241,14 +246,17 @@ export interface RibbonView {
   bounds: [number, number]
   /** Shown instant in Unix seconds. */
   instant: number | null
+  /** Whether the ribbon is that of a recording, which does not end now. */
+  isRecording?: boolean
 }
 
-export function drawRibbon(context: CanvasRenderingContext2D, width: number, { ribbon, events, bounds, instant }: RibbonView) {
+export function drawRibbon(context: CanvasRenderingContext2D, width: number, view: RibbonView) {
+  const { ribbon, events, bounds, instant, isRecording = false } = view
   const scale = new RibbonScale(ribbon, width)
   const playhead = instant === null ? null : scale.x(instant)
   drawRows(context, ribbon, scale)
   drawEvents(context, events, scale)
-  drawAxis(context, scale, playhead)
+  drawAxis(context, scale, playhead, endText(ribbon.to * 1000, isRecording))
   drawWindow(context, scale, bounds)
   if (playhead !== null) drawPlayhead(context, playhead, instant!, scale)
 }
