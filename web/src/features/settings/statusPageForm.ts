@@ -25,6 +25,9 @@ export interface HostInput {
   name: string
 }
 
+/** Host without a shown name: its own name would tell visitors what the page hides. */
+export const newHost = (host: string): HostInput => ({ host, name: '' })
+
 /** Group with a key of this form, so that inputs keep their focus. */
 export interface GroupInput {
   key: number

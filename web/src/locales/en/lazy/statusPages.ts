@@ -65,6 +65,7 @@ export const statusPages = {
     addGroup: 'Add group',
     removeGroup: 'Remove group {name}',
     shownName: 'Shown name of {host}',
+    shownNameExample: 'Name for visitors',
     removeHost: 'Remove {host} from the page',
     addHost: 'Add host…',
     addHostTo: 'Add a host to {name}',
