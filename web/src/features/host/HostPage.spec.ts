@@ -30,6 +30,9 @@ const ALERT = { id: 'x', host: 'a', severity: 'warning', resolved_ms: null, rule
 const AGENT = { id: 'g', host: 'a', revoked_ms: null, address: '127.0.0.1', version: '0.1.0', created_ms: 0, last_seen_ms: NOW_MS }
 const BESIDE = { ...HOST, id: 'b', name: 'web-2', status: 'no_data', last_snapshot_ms: NOW_MS - 3_600_000 + 5_000 }
 
+const LAST = { cause: 'unreachable', error: 'Connection refused', finished_ms: NOW_MS, duration_ms: 1 }
+const SERVER = { id: 'a', name: 'web-1', enabled: true, blocked: null, last: LAST }
+
 let host: object
 let status = 200
 
@@ -74,6 +77,7 @@ describe('HostPage', () => {
     vi.stubGlobal('fetch', async (request: Request) => {
       const { pathname } = new URL(request.url)
       if (pathname === '/api/v1/hosts') return Response.json({ hosts: [host, BESIDE], total: 2, next: null, now_ms: NOW_MS })
+      if (pathname === '/api/v1/servers') return Response.json({ servers: [SERVER], now_ms: NOW_MS })
       if (pathname === '/api/v1/agents') return Response.json({ agents: [AGENT], now_ms: NOW_MS })
       if (pathname === '/api/v1/system') return Response.json(SYSTEM)
       if (pathname === '/api/v1/incidents') return Response.json({ incidents: [{ id: 'i', alerts: [ALERT] }], now_ms: NOW_MS })
@@ -153,6 +157,14 @@ describe('HostPage', () => {
     const second = await start('/hosts/a?range=1h')
     expect(second.query()).toEqual({ range: '1h' })
     second.wrapper.unmount()
+  })
+
+  it('agentless host whose collection fails is not shown as healthy', async () => {
+    host = { ...HOST, collection_method: 'ssh', interval_ms: 900_000 }
+    const { wrapper } = await start('/hosts/a?range=1h')
+    await vi.waitFor(() => expect(wrapper.find('.banner').text()).toContain('stage Connect: Connection refused'))
+    expect(wrapper.find('.page-head').text()).toContain('Failing')
+    wrapper.unmount()
   })
 
   it('shortcuts shift the range, go live and open the custom range', async () => {

@@ -42,5 +42,10 @@ export function useHostInfo(id: string, live: HostColumns) {
     { immediate: true, flush: 'post' },
   )
 
-  return { host, hosts: computed(() => listQuery.data.value?.hosts ?? []), system, notFound }
+  // The host itself is "online" as long as its last sample is not older than its interval: failures are those of the server.
+  const isSsh = computed(() => host.value?.collection_method === 'ssh')
+  const serverQuery = useApiQuery('/api/v1/servers', undefined, { ...options, enabled: isSsh })
+  const server = computed(() => (isSsh.value ? serverQuery.data.value?.servers.find((other) => other.id === id) : undefined))
+
+  return { host, server, hosts: computed(() => listQuery.data.value?.hosts ?? []), system, notFound }
 }

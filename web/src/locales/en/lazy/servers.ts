@@ -22,6 +22,8 @@ export const servers = {
     shell: 'Shell',
     read: 'Metrics',
   },
+  failedIn: 'Collection failed at {time}, stage {stage}: {error}',
+  failed: 'Collection failed at {time}: {error}',
   stageDone: 'done',
   stageRunning: 'running',
   stageFailed: 'failed',
