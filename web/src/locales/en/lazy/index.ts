@@ -1,5 +1,6 @@
 // Types of the texts that are loaded with their pages. The pages add them with `addTexts`.
 import type { access } from './access'
+import type { activity } from './activity'
 import type { agentless } from './agentless'
 import type { alerts } from './alerts'
 import type { capsules } from './capsules'
@@ -16,6 +17,7 @@ import type { timeRange } from './timeRange'
 
 export interface LazyTexts {
   access: typeof access
+  activity: typeof activity
   agentless: typeof agentless
   alerts: typeof alerts
   capsules: typeof capsules

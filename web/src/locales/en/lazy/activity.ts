@@ -1,0 +1,21 @@
+// Changes in the activity of the overview, by the verb of the audit log.
+export const activity = {
+  login: '{actor} logged in',
+  logout: '{actor} logged out',
+  failed: 'Login of {object} failed',
+  create: '{actor} created {object}',
+  update: '{actor} changed {object}',
+  delete: '{actor} removed {object}',
+  enroll: '{object} enrolled with {actor}',
+  revoke: '{actor} revoked {object}',
+  import: '{actor} imported {object}',
+  test: '{actor} tested {object}',
+  collect: '{actor} collected {object}',
+  set_tags: '{actor} changed tags of {object}',
+  acknowledge: '{actor} acknowledged {object}',
+  unacknowledge: '{actor} unacknowledged {object}',
+  comment: '{actor} commented on {object}',
+  change_password: '{actor} changed the password of {object}',
+  update_credentials: '{actor} changed the credentials of {object}',
+  accept_host_key: '{actor} accepted the host key of {object}',
+} as const
