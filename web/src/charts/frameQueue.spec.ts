@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
 import { cancelDrawing, drawSoon } from './frameQueue'
 
-let frames: FrameRequestCallback[] = []
+const frames: FrameRequestCallback[] = []
 const nextFrame = () => frames.splice(0).forEach((callback) => callback(0))
 
 beforeEach(() => vi.stubGlobal('requestAnimationFrame', (callback: FrameRequestCallback) => frames.push(callback)))
