@@ -149,7 +149,7 @@ impl Relay {
     }
 }
 
-/// Handles each connection to a free port in a task of its own; returns the listen address.
+/// Handles each connection to a free port in a task; returns the listen address.
 pub(super) async fn listen<F>(handle: impl Fn(TcpStream) -> F + Send + 'static) -> anyhow::Result<String>
 where
     F: Future<Output = ()> + Send + 'static,

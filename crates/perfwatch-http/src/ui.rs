@@ -26,7 +26,7 @@ const STATUS_PAGE: &str = "status.html";
 const STATUS_PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
     connect-src 'self'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'";
 
-/// Viewer of capsules in a single file with scripts of its own, which the policy of the hub forbids: it is downloaded.
+/// Viewer of capsules in a single file with inline scripts, which the policy of the hub forbids: it is downloaded.
 const CAPSULE_VIEWER: &str = "capsule-viewer.html";
 
 /// What an asset may load if it is opened as a document. Pages with assets have policies of their own; a page has up to

@@ -10,7 +10,7 @@ import { t } from '../../i18n'
 
 /** Colors of the series of a chart; further series share one. */
 const PALETTE = ['c1', 'c2', 'c3', 'c4', 'c5', 'c6', 'c7', 'c8']
-const REST = 'c-rest'
+const OTHER_COLOR = 'c-rest'
 /** Charts of a page at once. */
 const MAX_CHARTS = 24
 /** Lines up to which the range between minimum and maximum is drawn. */
@@ -145,15 +145,15 @@ export class ColorMap {
           .filter((other) => other !== name)
           .map((other) => this.colors.get(other)),
       )
-      if (current && current !== REST && !beside.has(current)) continue
+      if (current && current !== OTHER_COLOR && !beside.has(current)) continue
       const used = new Set(this.colors.values())
       const free = PALETTE.filter((color) => !beside.has(color))
-      this.colors.set(name, free.find((color) => !used.has(color)) ?? free[0] ?? REST)
+      this.colors.set(name, free.find((color) => !used.has(color)) ?? free[0] ?? OTHER_COLOR)
     }
   }
 
   of(name: string): string {
-    return this.colors.get(name) ?? REST
+    return this.colors.get(name) ?? OTHER_COLOR
   }
 }
 
@@ -170,7 +170,7 @@ function toLines(answer: QueryResponse, set: QuerySet): Line[] {
     const label = groupLabel(series)
     const detail = series.metric ?? formulas.get(series.query) ?? ''
     const key = `${series.host ?? ''}|${series.metric ?? ''}|${label}`.replaceAll('|', ' ')
-    return { key, label, detail, color: REST, unit: (series.unit ?? 'count') as Unit, series }
+    return { key, label, detail, color: OTHER_COLOR, unit: (series.unit ?? 'count') as Unit, series }
   })
 }
 

@@ -47,15 +47,15 @@ it('custom range is entered in a dialog', async () => {
 })
 
 it('fixed range shows its bounds with its date once', async () => {
-  const at = (day: number, hour: number) => new Date(2026, 10, day, hour).getTime() / 1000
-  vi.useFakeTimers({ toFake: ['Date'], now: at(30, 8) * 1000 })
-  const bar = start({ from: at(29, 3), to: at(29, 4) })
+  const secondsOf = (day: number, hour: number) => new Date(2026, 10, day, hour).getTime() / 1000
+  vi.useFakeTimers({ toFake: ['Date'], now: secondsOf(30, 8) * 1000 })
+  const bar = start({ from: secondsOf(29, 3), to: secondsOf(29, 4) })
   const text = () => bar.find('.range.fixed').text()
   expect(text()).toBe('Nov 29, 2026, 03:00:00 – 04:00:00')
   expect(bar.findComponent(LazySelect).text()).toBe('Custom')
-  await bar.setProps({ visibleRange: { from: at(30, 3), to: at(30, 4) } })
+  await bar.setProps({ visibleRange: { from: secondsOf(30, 3), to: secondsOf(30, 4) } })
   expect(text()).toBe('03:00:00 – 04:00:00')
-  await bar.setProps({ visibleRange: { from: at(29, 23), to: at(30, 1) } })
+  await bar.setProps({ visibleRange: { from: secondsOf(29, 23), to: secondsOf(30, 1) } })
   expect(text()).toBe('Nov 29, 2026, 23:00:00 – Nov 30, 2026, 01:00:00')
   vi.useRealTimers()
 })

@@ -12,24 +12,24 @@ const replayAt = (ms: number) => ({ at_ms: ms, duration_ms: 1, incidents: [], le
 async function start(url: string, answered?: number) {
   const router = createRouter({ history: createMemoryHistory(), routes: [{ path: '/', component: OverviewTime }] })
   await router.push(url)
-  const at = () => router.currentRoute.value.query.at as string | undefined
+  const urlTime = () => router.currentRoute.value.query.at as string | undefined
   const wrapper = mount(OverviewTime, {
-    props: { at: at(), replay: answered === undefined ? null : replayAt(answered), hasFailed: false },
+    props: { at: urlTime(), replay: answered === undefined ? null : replayAt(answered), hasFailed: false },
     global: { plugins: [router], stubs: { teleport: true, RangeBar: true } },
   })
   await vi.dynamicImportSettled()
   await flushPromises()
-  const go = async (ms: number) => {
+  const openTime = async (ms: number) => {
     wrapper.findComponent(ReplayBar).vm.$emit('goto', ms, false)
     await flushPromises()
-    await wrapper.setProps({ at: at() })
+    await wrapper.setProps({ at: urlTime() })
     await flushPromises()
   }
   const answer = async (ms: number) => {
     await wrapper.setProps({ replay: replayAt(ms) })
     await flushPromises()
   }
-  return { at, go, answer, query: () => router.currentRoute.value.query }
+  return { urlTime, openTime, answer, query: () => router.currentRoute.value.query }
 }
 
 describe('OverviewTime', () => {
@@ -38,20 +38,20 @@ describe('OverviewTime', () => {
 
   it('keeps a chosen time outside the range while the answer of the former time is shown', async () => {
     const former = NOW_MS - 60_000
-    const { at, go, answer, query } = await start(`/?at=${former}`, former)
+    const { urlTime, openTime, answer, query } = await start(`/?at=${former}`, former)
     const chosen = NOW_MS - 25 * HOUR_MS
-    await go(chosen)
-    expect(at()).toBe(String(chosen))
+    await openTime(chosen)
+    expect(urlTime()).toBe(String(chosen))
     expect(Number(query().from)).toBeLessThan(chosen)
     await answer(chosen)
-    expect(at()).toBe(String(chosen))
+    expect(urlTime()).toBe(String(chosen))
   })
 
   it('moves the range to the answered time of an address', async () => {
     const outside = NOW_MS - 48 * HOUR_MS
-    const { at, answer, query } = await start('/?at=-2d')
+    const { urlTime, answer, query } = await start('/?at=-2d')
     await answer(outside)
-    expect(at()).toBe(String(outside))
+    expect(urlTime()).toBe(String(outside))
     expect(Number(query().to)).toBeLessThan(NOW_MS)
   })
 })

@@ -39,7 +39,7 @@ export const alerts = {
     replayAt: 'Replay at {time}',
     replayLast: 'Replay the last sample, {time}',
     noDataText: 'The host sent nothing, so nothing can be explained.',
-    whyNoData: 'What to check on {host}',
+    checksOfHost: 'What to check on {host}',
     onHosts: { one: 'on {count} host', other: 'on {count} hosts' },
     worst: 'worst {value} on {host}',
     incidents: { one: '{count} incident', other: '{count} incidents' },

@@ -175,7 +175,7 @@ export const host = {
   silent: 'No data from {name} for {duration}',
   silentText: 'Last seen {time}. Check that the host is up, the agent is running and the hub is reachable.',
   silentSince: 'No data since {time}. Live values are those of the last sample.',
-  whyNoData: 'What to check',
+  checksOfHost: 'What to check',
   checks: {
     title: 'What to check',
     machine: 'Is the machine up, and can it be reached over the network?',
