@@ -67,7 +67,7 @@ pub(crate) fn cpu_modes(view: &View) -> impl Iterator<Item = (&'static str, &'st
     };
     MODES
         .into_iter()
-        .filter(move |(_, metric, is_rare)| is_shown(*metric, *is_rare))
+        .filter(move |(_, metric, is_rare)| is_shown(metric, *is_rare))
         .map(|(name, metric, _)| (name, metric))
 }
 
