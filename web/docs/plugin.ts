@@ -19,7 +19,9 @@ export function documentation(): Plugin {
     },
     closeBundle() {
       const read = readSources(join(root, '..'))
-      const parts = parseSummary(read(`${FOLDER}/SUMMARY.md`) ?? '', FOLDER)
+      const summary = read(`${FOLDER}/SUMMARY.md`)
+      if (summary === undefined) throw new Error(`${FOLDER}/SUMMARY.md is missing: the dashboard is built with the documentation`)
+      const parts = parseSummary(summary, FOLDER)
       const paths = parts.flatMap(({ pages }) => pages.map(({ path }) => path))
       const pages = renderPages(paths, FOLDER, read)
       mkdirSync(out, { recursive: true })
