@@ -3,7 +3,7 @@
 
 use crate::fleet::{self, RETRY_DELAY, SENDERS, ShareExceeded};
 use crate::health::Health;
-use crate::hub_process::{BACKFILL_SETTINGS, HubProcess};
+use crate::hub_process::{FLEET_SETTINGS, HubProcess};
 use crate::store::Scratch;
 use crate::tiny::shorten;
 use perfwatch::simulate::SimHost;
@@ -49,7 +49,7 @@ struct Answer {
 /// Measures the reads over `hosts` hosts with `hours` hours of history.
 pub(crate) fn run(hosts: u64, hours: u64) -> anyhow::Result<()> {
     let (clock, catalog, scratch) = (SystemClock::new(), fleet::catalog(), Scratch::new("explore")?);
-    let mut hub = HubProcess::start(&scratch.0, BACKFILL_SETTINGS)?;
+    let mut hub = HubProcess::start(&scratch.0, FLEET_SETTINGS)?;
     let admin = hub.create_user("root-admin", "admin")?;
     let users: Vec<String> = (0..USERS.into_iter().max().unwrap_or(1))
         .map(|number| hub.create_user(&format!("user-{number}"), "viewer"))

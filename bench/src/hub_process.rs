@@ -1,6 +1,7 @@
 //! Measured hub in a process: its memory does not contain that of the senders.
 
 use anyhow::Context as _;
+use perfwatch::simulate::SimHost;
 use perfwatch_model::Clock;
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -11,8 +12,9 @@ use std::time::Duration;
 /// Password of the initial administrator and of all users.
 const PASSWORD: &str = "initial-password-1";
 
-/// Settings of a hub that receives the past of a fleet at once.
-pub(crate) const BACKFILL_SETTINGS: &[(&str, &str)] = &[
+/// Settings of a hub whose fleet and viewers share an address.
+pub(crate) const FLEET_SETTINGS: &[(&str, &str)] = &[
+    ("PERFWATCH_HUB_LIMITS_MAX_CONNECTIONS_PER_ADDRESS", "20000"),
     ("PERFWATCH_HUB_DISK_BUDGET", "20GB"),
     ("PERFWATCH_HUB_LIMITS_AGENT_REQUESTS_PER_SECOND", "100000"),
     ("PERFWATCH_HUB_LIMITS_INGEST_REQUESTS_PER_SECOND", "1000000"),
@@ -191,6 +193,17 @@ impl HubProcess {
     /// Returns whether the process has not ended.
     pub(crate) fn is_running(&self) -> bool {
         self.resident_mb().is_ok_and(|resident_mb| resident_mb > 0.0)
+    }
+
+    /// Enrolls the first `count` hosts of the simulated fleet. Returns each with its secret as a header.
+    pub(crate) fn enroll_fleet(&self, admin: &str, count: usize) -> anyhow::Result<Vec<(SimHost, String)>> {
+        let (catalog, token) = (crate::fleet::catalog(), self.enrollment_token(admin, count as u64)?);
+        let enroll = |number| {
+            let host = SimHost::new(&catalog, 1, number);
+            let bearer = self.enroll(admin, &token, &host.id.to_string(), &host.name)?;
+            Ok((host, bearer))
+        };
+        (0..count).map(enroll).collect()
     }
 
     /// Sends SIGTERM and returns the time until the end; `None` after the timeout.

@@ -2,8 +2,9 @@
 //!
 //! The timestamp of a snapshot is the time of its post.
 
-use crate::hub_process::HubProcess;
-use crate::live_client::{CLIENT_SETTINGS, ClientProcesses};
+use crate::hub_process::{FLEET_SETTINGS, HubProcess};
+use crate::live_client::ClientProcesses;
+use crate::process::delay_summary;
 use crate::store::Scratch;
 use crate::tiny::shorten;
 use perfwatch_model::{Clock, SystemClock};
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 /// Runs without arguments: number of clients, ticks, time between two ticks in milliseconds.
 const RUNS: [(u64, u64, u64); 2] = [(1_000, 60, 200), (10_000, 30, 2_000)];
-/// Time after which the allocator has returned what the handshakes used.
+/// Time after which the allocator has returned what the start and the handshakes used.
 const SETTLE_TIME: Duration = Duration::from_secs(10);
 
 /// Runs with the arguments, or all runs of [`RUNS`].
@@ -28,7 +29,7 @@ pub(crate) fn run(clients: Option<u64>, ticks: u64, interval_ms: u64) -> anyhow:
 
 fn measure(count: u64, ticks: u64, interval_ms: u64) -> anyhow::Result<()> {
     let (clock, scratch): (Arc<dyn Clock>, _) = (Arc::new(SystemClock::new()), Scratch::new("live")?);
-    let mut hub = HubProcess::start(&scratch.0, CLIENT_SETTINGS)?;
+    let mut hub = HubProcess::start(&scratch.0, FLEET_SETTINGS)?;
     let admin = hub.create_user("root-admin", "admin")?;
     let mut body = snapshot_of_this_machine(&clock)?;
     let http = ureq::agent();
@@ -41,6 +42,7 @@ fn measure(count: u64, ticks: u64, interval_ms: u64) -> anyhow::Result<()> {
         Ok(clock.monotonic().saturating_sub(started).as_secs_f64() * 1000.0)
     };
     post(1)?;
+    std::thread::sleep(shorten(SETTLE_TIME));
     let idle_mb = hub.resident_mb()?;
     // Half of the clients receive full snapshots, half have a subscription.
     let selection = json!({ "hosts": ["bench"], "metrics": ["cpu.*", "memory.*", "network.*"] });
@@ -58,9 +60,9 @@ fn measure(count: u64, ticks: u64, interval_ms: u64) -> anyhow::Result<()> {
     let busy_mb = hub.resident_mb()?;
     let delays = clients.finish()?;
     println!("{count} clients, {ticks} ticks, one per {interval_ms} ms");
-    let (p50, p99, max) = crate::process::percentiles(acknowledgments);
-    println!("  post → ack:      p50 {p50:.2} ms, p99 {p99:.2} ms, max {max:.2} ms");
-    println!("  post → received: {} ({} of {} messages)", delays.summary(), delays.count(), count * ticks);
+    println!("  post → ack:      {}", delay_summary(acknowledgments));
+    let received = delays.len();
+    println!("  post → received: {} ({received} of {} messages)", delay_summary(delays), count * ticks);
     let per_client_kb = |resident_mb: f64| (resident_mb - idle_mb) * 1024.0 / count as f64;
     println!(
         "  hub: {cpu_ms:.1} ms of a core per tick; {idle_mb:.0} MB before, {:.1} KB per client when connected, {:.1} KB \

@@ -8,8 +8,6 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{SinkExt as _, StreamExt as _};
 use perfwatch_model::{Clock, SystemClock};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -28,59 +26,6 @@ const MAX_HANDSHAKES: usize = 32;
 /// The library clears the buffer before each read: the default of 128 KiB would take most of the time of a client.
 const READ_BUFFER_BYTES: usize = 16 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(120);
-
-/// Settings of a hub whose clients share an address.
-pub(crate) const CLIENT_SETTINGS: &[(&str, &str)] = &[
-    ("PERFWATCH_HUB_DISK_BUDGET", "20GB"),
-    ("PERFWATCH_HUB_LIMITS_MAX_CONNECTIONS_PER_ADDRESS", "20000"),
-    ("PERFWATCH_HUB_LIMITS_AGENT_REQUESTS_PER_SECOND", "100000"),
-    ("PERFWATCH_HUB_LIMITS_INGEST_REQUESTS_PER_SECOND", "1000000"),
-    ("PERFWATCH_HUB_LIMITS_API_REQUESTS_PER_SECOND", "100000"),
-];
-
-/// Number of messages by their delay in milliseconds.
-#[derive(Default)]
-pub(crate) struct Delays(BTreeMap<i64, u64>);
-
-impl Delays {
-    pub(crate) fn add(&mut self, delay_ms: i64, count: u64) {
-        *self.0.entry(delay_ms).or_default() += count;
-    }
-
-    pub(crate) fn count(&self) -> u64 {
-        self.0.values().sum()
-    }
-
-    /// Delay that a share of the messages, in percent, does not exceed.
-    fn percentile(&self, percent: u64) -> i64 {
-        let rank = (self.count() * percent).div_ceil(100);
-        let mut counted = 0;
-        let reaches_rank = |(_, count): &(&i64, &u64)| {
-            counted += **count;
-            counted >= rank
-        };
-        self.0.iter().find(reaches_rank).map_or(0, |(delay_ms, _)| *delay_ms)
-    }
-
-    /// Median, 99th percentile and maximum as text.
-    pub(crate) fn summary(&self) -> String {
-        let [p50, p99, max] = [50, 99, 100].map(|percent| self.percentile(percent));
-        format!("p50 {p50} ms, p99 {p99} ms, max {max} ms")
-    }
-
-    /// A line per delay: milliseconds, number of messages.
-    fn lines(&self) -> String {
-        self.0.iter().map(|(delay_ms, count)| format!("{delay_ms} {count}\n")).collect()
-    }
-
-    fn add_lines(&mut self, lines: &str) {
-        for (delay_ms, count) in lines.lines().filter_map(|line| line.split_once(' ')) {
-            if let (Ok(delay_ms), Ok(count)) = (delay_ms.parse(), count.parse()) {
-                self.add(delay_ms, count);
-            }
-        }
-    }
-}
 
 /// A client: its account, its subscription, and the number of messages after which it ends.
 struct ClientPlan {
@@ -129,14 +74,13 @@ impl ClientProcesses {
         Ok(started)
     }
 
-    /// Waits for the end of all clients. Returns the delays of their messages.
-    pub(crate) fn finish(self) -> anyhow::Result<Delays> {
-        let mut delays = Delays::default();
+    /// Waits for the end of all clients. Returns the delays of their messages in milliseconds.
+    pub(crate) fn finish(self) -> anyhow::Result<Vec<f64>> {
+        let mut delays = Vec::new();
         for mut process in self.0 {
-            let mut lines = String::new();
-            process.0.stdout.take().context("no output")?.read_to_string(&mut lines)?;
+            let received: Vec<f64> = serde_json::from_reader(process.0.stdout.take().context("no output")?)?;
             anyhow::ensure!(process.0.wait()?.success(), "a client process failed");
-            delays.add_lines(&lines);
+            delays.extend(received);
         }
         Ok(delays)
     }
@@ -156,13 +100,13 @@ pub(crate) fn clients(address: &str) -> anyhow::Result<()> {
         let handshakes = Semaphore::new(MAX_HANDSHAKES);
         let mut clients: FuturesUnordered<_> =
             plans.iter().map(|plan| receive(address, plan, &handshakes)).collect();
-        let mut delays = Delays::default();
+        let mut delays = Vec::new();
         while let Some(received) = clients.next().await {
-            received?.into_iter().for_each(|delay_ms| delays.add(delay_ms, 1));
+            delays.extend(received?);
         }
         anyhow::Ok(delays)
     })?;
-    print!("{}", delays.lines());
+    serde_json::to_writer(std::io::stdout(), &delays)?;
     Ok(())
 }
 

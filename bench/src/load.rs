@@ -1,9 +1,10 @@
 //! A hub under a steady load: a fleet that sends at its interval, and viewers who watch a host each. Latencies, CPU time
 //! and memory of the hub.
 
-use crate::fleet::{INTERVAL_MS, catalog};
-use crate::hub_process::HubProcess;
-use crate::live_client::{CLIENT_SETTINGS, ClientProcesses, Delays};
+use crate::fleet::INTERVAL_MS;
+use crate::hub_process::{FLEET_SETTINGS, HubProcess};
+use crate::live_client::ClientProcesses;
+use crate::process::delay_summary;
 use crate::store::Scratch;
 use crate::tiny::shorten;
 use anyhow::Context as _;
@@ -11,8 +12,8 @@ use perfwatch::simulate::SimHost;
 use perfwatch_model::wire::{self, Batch};
 use perfwatch_model::{Clock, SystemClock};
 use serde_json::{Value, json};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -30,16 +31,11 @@ const MAX_RESPONSE_BYTES: usize = 64 << 10;
 /// Metrics of the viewers: those of the first charts of a host page.
 const WATCHED: [&str; 4] = ["cpu.*", "memory.*", "disk.*", "network.*"];
 
-/// A host with its credentials.
-struct Agent {
-    host: SimHost,
-    bearer: String,
-}
-
 /// What all agents measured.
 #[derive(Default)]
 struct Acknowledgments {
-    delays: std::sync::Mutex<Delays>,
+    /// Delays in milliseconds.
+    delays: Mutex<Vec<f64>>,
     failed: AtomicU64,
 }
 
@@ -53,17 +49,10 @@ pub(crate) fn run(hosts: Option<usize>, viewers: usize, seconds: u64) -> anyhow:
 
 fn measure(hosts: usize, viewers: usize, seconds: u64) -> anyhow::Result<()> {
     let (clock, scratch): (Arc<dyn Clock>, _) = (Arc::new(SystemClock::new()), Scratch::new("load")?);
-    let mut hub = HubProcess::start(&scratch.0, CLIENT_SETTINGS)?;
+    let mut hub = HubProcess::start(&scratch.0, FLEET_SETTINGS)?;
     let admin = hub.create_user("root-admin", "admin")?;
-    let token = hub.enrollment_token(&admin, hosts as u64)?;
-    let catalog = catalog();
-    let enroll = |number| {
-        let host = SimHost::new(&catalog, 1, number);
-        let bearer = hub.enroll(&admin, &token, &host.id.to_string(), &host.name)?;
-        anyhow::Ok(Agent { host, bearer })
-    };
-    let agents: Vec<Agent> = (0..hosts).map(enroll).collect::<anyhow::Result<_>>()?;
-    let names: Vec<String> = agents.iter().map(|agent| agent.host.name.clone()).collect();
+    let agents = hub.enroll_fleet(&admin, hosts)?;
+    let names: Vec<String> = agents.iter().map(|(host, _)| host.name.clone()).collect();
     println!("{hosts} hosts at {INTERVAL_MS} ms, {viewers} viewers, {seconds} s");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let acknowledgments = Arc::new(Acknowledgments::default());
@@ -80,20 +69,16 @@ fn measure(hosts: usize, viewers: usize, seconds: u64) -> anyhow::Result<()> {
     let subscriptions: Vec<Option<Value>> = (0..viewers).map(watch).collect();
     let messages = seconds * 1_000 / INTERVAL_MS.cast_unsigned();
     let clients = ClientProcesses::start(&hub, &admin, &subscriptions, messages, &*clock)?;
-    std::mem::take(&mut *acknowledgments.delays.lock().map_err(|_| anyhow::anyhow!("poisoned"))?);
+    let sent = || std::mem::take(&mut *acknowledgments.delays.lock().unwrap_or_else(PoisonError::into_inner));
+    drop(sent());
     observe(&hub, &admin, seconds, &*clock)?;
     let received = clients.finish()?;
     senders.abort_all();
-    let delays = acknowledgments.delays.lock().map_err(|_| anyhow::anyhow!("poisoned"))?;
-    println!("  post → ack:      {} ({} snapshots)", delays.summary(), delays.count());
-    println!(
-        "  post → received: {} ({} of {})",
-        received.summary(),
-        received.count(),
-        messages * viewers as u64
-    );
+    let delays = sent();
+    let (accepted, watched) = (delays.len(), received.len());
+    println!("  post → ack:      {} ({accepted} snapshots)", delay_summary(delays));
+    println!("  post → received: {} ({watched} of {})", delay_summary(received), messages * viewers as u64);
     println!("  failed requests: {}", acknowledgments.failed.load(Ordering::Relaxed));
-    drop(delays);
     drop(runtime);
     hub.stop(Duration::from_secs(60), &*clock)?;
     Ok(())
@@ -130,7 +115,7 @@ fn observe(hub: &HubProcess, admin: &str, seconds: u64, clock: &dyn Clock) -> an
 /// Sends a snapshot per interval over a connection that stays open.
 async fn send(
     address: String,
-    mut agent: Agent,
+    (mut host, bearer): (SimHost, String),
     offset: Duration,
     acknowledgments: Arc<Acknowledgments>,
     clock: Arc<dyn Clock>,
@@ -140,15 +125,13 @@ async fn send(
     let (mut connection, mut is_known) = (None, false);
     loop {
         interval.tick().await;
-        let body = batch(&mut agent.host, is_known, clock.wall_ms());
+        let body = batch(&mut host, is_known, clock.wall_ms());
         let started = clock.monotonic();
-        match post(&address, &mut connection, &agent.bearer, &body).await {
+        match post(&address, &mut connection, &bearer, &body).await {
             Ok(()) => {
                 is_known = true;
-                let delay = clock.monotonic().saturating_sub(started).as_millis();
-                if let Ok(mut delays) = acknowledgments.delays.lock() {
-                    delays.add(i64::try_from(delay).unwrap_or(i64::MAX), 1);
-                }
+                let delay_ms = clock.monotonic().saturating_sub(started).as_secs_f64() * 1_000.0;
+                acknowledgments.delays.lock().unwrap_or_else(PoisonError::into_inner).push(delay_ms);
             }
             Err(_) => {
                 connection = None;

@@ -1,7 +1,7 @@
 //! Memory of a hub per host: resident memory with a full recent window, for several sizes of the fleet.
 
-use crate::fleet::{BATCH_ROWS, INTERVAL_MS, SENDERS, catalog};
-use crate::hub_process::{BACKFILL_SETTINGS, HubProcess};
+use crate::fleet::{BATCH_ROWS, INTERVAL_MS, SENDERS};
+use crate::hub_process::{FLEET_SETTINGS, HubProcess};
 use crate::store::Scratch;
 use crate::tiny::shorten;
 use perfwatch::simulate::SimHost;
@@ -22,16 +22,9 @@ pub(crate) fn run(fleets: &[u64]) -> anyhow::Result<()> {
 
 fn measure(hosts: usize, clock: &dyn Clock) -> anyhow::Result<()> {
     let scratch = Scratch::new("memory")?;
-    let hub = HubProcess::start(&scratch.0, BACKFILL_SETTINGS)?;
+    let hub = HubProcess::start(&scratch.0, FLEET_SETTINGS)?;
     let admin = hub.create_user("root-admin", "admin")?;
-    let token = hub.enrollment_token(&admin, hosts as u64)?;
-    let catalog = catalog();
-    let enroll = |number| {
-        let host = SimHost::new(&catalog, 1, number);
-        let bearer = hub.enroll(&admin, &token, &host.id.to_string(), &host.name)?;
-        Ok((host, bearer))
-    };
-    let mut fleet: Vec<(SimHost, String)> = (0..hosts).map(enroll).collect::<anyhow::Result<_>>()?;
+    let mut fleet = hub.enroll_fleet(&admin, hosts)?;
     let (columns, processes) = fleet.first_mut().map_or((0, 0), |(host, _)| {
         let tick = host.tick(clock.wall_ms() - limits::RECENT_WINDOW_MS, 0);
         (tick.values.len(), tick.processes.len())

@@ -54,6 +54,12 @@ pub(crate) fn spawn_sleepers(count: u64) -> anyhow::Result<Vec<Running>> {
     (0..count).map(|_| Running::start(Command::new("sleep").arg("3600"))).collect()
 }
 
+/// Median, 99th percentile and maximum of delays in milliseconds, as text.
+pub(crate) fn delay_summary(delays: Vec<f64>) -> String {
+    let (p50, p99, max) = percentiles(delays);
+    format!("p50 {p50:.1} ms, p99 {p99:.1} ms, max {max:.1} ms")
+}
+
 /// Returns median, 99th percentile and maximum; NaN without values.
 pub(crate) fn percentiles(mut values: Vec<f64>) -> (f64, f64, f64) {
     values.sort_by(f64::total_cmp);

@@ -2,7 +2,6 @@
 //! snapshots and its pauses after failures, and record what was acknowledged.
 
 use super::breaches::{Breach, Planter};
-use crate::fleet::catalog;
 use crate::health::lock;
 use crate::hub_process::HubProcess;
 use fastrand::Rng;
@@ -85,10 +84,7 @@ impl Agent {
         count: usize,
         (rng, clock, run_time): (&mut Rng, SystemClock, Duration),
     ) -> anyhow::Result<Vec<Self>> {
-        let (catalog, token) = (catalog(), hub.enrollment_token(admin, count as u64)?);
-        let agent = |number: usize| -> anyhow::Result<Self> {
-            let host = SimHost::new(&catalog, 1, number);
-            let bearer = hub.enroll(admin, &token, &host.id.to_string(), &host.name)?;
+        let agent = |(number, (host, bearer)): (usize, (SimHost, String))| -> anyhow::Result<Self> {
             let breach = Breach::plan(rng, clock.wall_ms(), run_time);
             let phase = INTERVAL * u32::try_from(number).unwrap_or_default() / u32::try_from(count)?.max(1);
             let mut agent = Self {
@@ -107,7 +103,7 @@ impl Agent {
             agent.add_backlog(rng.i64(0..=MAX_BACKLOG), clock.wall_ms());
             Ok(agent)
         };
-        (0..count).map(agent).collect()
+        hub.enroll_fleet(admin, count)?.into_iter().enumerate().map(agent).collect()
     }
 
     pub(super) fn id(&self) -> HostId {

@@ -1,6 +1,5 @@
 //! Honest agents and viewers, and what they lost.
 
-use crate::fleet::catalog;
 use crate::hub_process::HubProcess;
 use anyhow::Context as _;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -43,21 +42,18 @@ pub(crate) struct HonestAgents {
 
 impl HonestAgents {
     pub(crate) fn enroll(hub: &HubProcess, admin: &str, count: u64) -> anyhow::Result<Self> {
-        let (catalog, token) = (catalog(), hub.enrollment_token(admin, count)?);
-        let agents = (0..usize::try_from(count)?).map(|number| {
-            let host = SimHost::new(&catalog, 1, number);
-            let bearer = hub.enroll(admin, &token, &host.id.to_string(), &host.name)?;
-            Ok(Mutex::new(HonestAgent {
+        let agents = hub.enroll_fleet(admin, usize::try_from(count)?)?.into_iter().map(|(host, bearer)| {
+            Mutex::new(HonestAgent {
                 host,
                 bearer,
                 spool: Vec::new(),
                 is_shape_sent: false,
                 acknowledged: 0,
                 due: Duration::ZERO,
-            }))
+            })
         });
         Ok(Self {
-            agents: agents.collect::<anyhow::Result<_>>()?,
+            agents: agents.collect(),
             generated: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
             refusals: Mutex::default(),
