@@ -2,7 +2,7 @@
 //!
 //! During a rolling upgrade, hubs of two releases use the same tables. Migrations only add what the programs of the
 //! release before ignore. A later release may remove what no program uses any more; its migration raises the version in
-//! the table `schema_compatibility`. `cargo xtask` checks both.
+//! the table `schema_compatibility`. A test of `xtask` (`migrations.rs`) reads the statements of all migrations.
 
 /// Reads the oldest version of a program that can use the tables.
 pub(crate) const MIN_PROGRAM_SQL: &str = "SELECT max(min_version) FROM schema_compatibility";
@@ -44,6 +44,14 @@ impl SchemaVersions {
             )),
             _ => Ok(()),
         }
+    }
+
+    /// Returns whether migrations are to run: not on the tables of a newer program.
+    ///
+    /// # Errors
+    /// Returns the error of [`SchemaVersions::reject_newer`].
+    pub(crate) fn check_migration(self) -> Result<bool, String> {
+        self.reject_newer().map(|()| !self.is_newer())
     }
 }
 

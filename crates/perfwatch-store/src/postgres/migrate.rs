@@ -70,9 +70,7 @@ async fn number(client: &Client, sql: &str) -> Result<Option<i32>, StoreError> {
 }
 
 async fn migrate_locked(client: &mut Client) -> Result<(), StoreError> {
-    let versions = schema_versions(client).await?;
-    versions.reject_newer().map_err(StoreError::Rejected)?;
-    if versions.is_newer() {
+    if !schema_versions(client).await?.check_migration().map_err(StoreError::Rejected)? {
         return Ok(());
     }
     let report = migrations::migrations::runner().run_async(client).await;

@@ -76,9 +76,7 @@ pub(super) fn schema_versions(connection: &Connection) -> SchemaVersions {
 }
 
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), String> {
-    let versions = schema_versions(connection);
-    versions.reject_newer()?;
-    if versions.is_newer() {
+    if !schema_versions(connection).check_migration()? {
         return Ok(());
     }
     migrations::migrations::runner().run(connection).map(|_| ()).map_err(|error| error.to_string())
