@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { brotliCompressSync, constants, gzipSync } from 'node:zlib'
 import type { Plugin } from 'vite'
 import { defineConfig } from 'vitest/config'
+import { apiDocs } from './api-docs/plugin.ts'
 import { documentation } from './docs/plugin.ts'
 import { capsuleViewer } from './viewer.config.ts'
 
@@ -43,7 +44,7 @@ const FIRST_LOAD = new RegExp(`src/(components/(TopBar|base/(?!Base(${OVERLAYS})
 export default defineConfig({
   // URLs relative to the files: the hub may be mounted below any path.
   base: './',
-  plugins: [vue(), documentation(), capsuleViewer(), precompress()],
+  plugins: [vue(), documentation(), apiDocs(), capsuleViewer(), precompress()],
   // All components use `<script setup>`.
   define: { __VUE_OPTIONS_API__: false },
   build: {

@@ -1,15 +1,24 @@
-//! Dashboard and documentation (`/docs`), compressed and embedded at build time. Unknown paths return the page, whose
-//! router resolves them.
+//! Dashboard, documentation (`/docs`) and API browser (`/api/docs`), compressed and embedded at build time. Unknown
+//! paths return the page, whose router resolves them.
 
 use crate::error::ApiError;
 use crate::shared_json::NO_INDEX;
 use axum::Extension;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Response};
+use flate2::read::GzDecoder;
 use rust_embed::{EmbeddedFile, RustEmbed};
+use std::io::Read as _;
 
+/// Files of the dashboard. Those that compress are embedded as their compressed copies alone, because hardly a client
+/// accepts no compression, and the program is a third smaller than with both.
 #[derive(RustEmbed)]
 #[folder = "../../web/dist"]
+#[exclude = "*.css"]
+#[exclude = "*.html"]
+#[exclude = "*.js"]
+#[exclude = "*.json"]
+#[exclude = "*.svg"]
 #[allow_missing = true]
 struct Dist;
 
@@ -59,18 +68,24 @@ pub async fn serve(
     headers: HeaderMap,
 ) -> Response {
     let path = uri.path().trim_start_matches('/');
-    if path.starts_with("api/") || path.starts_with("ingest/") {
+    let is_api_browser = path == "api/docs" || path.starts_with("api/docs/");
+    if (path.starts_with("api/") && !is_api_browser) || path.starts_with("ingest/") {
         return ApiError::not_found(format!("{method} /{path} not found")).into_response();
     }
     if method != Method::GET && method != Method::HEAD {
         return ApiError::method_not_allowed().into_response();
     }
-    let path = match path {
+    if path == "docs" || path == "api/docs" {
         // Links in the pages are relative; the address of the redirect too, because a proxy may strip a path.
-        "docs" => return (StatusCode::PERMANENT_REDIRECT, [(header::LOCATION, "docs/")]).into_response(),
+        return (StatusCode::PERMANENT_REDIRECT, [(header::LOCATION, "docs/")]).into_response();
+    }
+    let path = match path {
         "docs/" => "docs/index.html",
+        "api/docs/" => "api-docs/index.html",
         path => path,
     };
+    let api_browser_file = path.strip_prefix("api/docs/").map(|file| format!("api-docs/{file}"));
+    let path = api_browser_file.as_deref().unwrap_or(path);
     if path.strip_prefix("s/").is_some_and(|token| !token.is_empty() && !token.contains('/')) {
         return status_page(&base.href(uri.path()));
     }
@@ -104,7 +119,7 @@ fn status_page(base_href: &str) -> Response {
 
 /// A page of the dashboard with its base.
 fn html_file(name: &str, base_href: &str) -> Response {
-    let Some(file) = Dist::get(name) else { return Html(STUB).into_response() };
+    let Some(file) = decompressed(name) else { return Html(STUB).into_response() };
     let html =
         String::from_utf8_lossy(&file.data).replace(BASE_ELEMENT, &format!("<base href=\"{base_href}\" />"));
     let headers = [(header::CONTENT_TYPE, mime_of(name)), (header::CACHE_CONTROL, "no-cache")];
@@ -131,13 +146,28 @@ fn asset(path: &str, headers: &HeaderMap) -> Option<Response> {
         .into_iter()
         .filter(|(encoding, _)| accepts(encoding))
         .find_map(|(encoding, extension)| Some((Dist::get(&format!("{path}.{extension}"))?, Some(encoding))))
-        .or_else(|| Some((Dist::get(path)?, None)))?;
+        .or_else(|| Some((Dist::get(path)?, None)))
+        .or_else(|| Some((decompressed(path)?, None)))?;
     Some(respond(path, headers, file, encoding))
+}
+
+/// File from its gzip copy, with the metadata of the copy.
+fn decompressed(path: &str) -> Option<EmbeddedFile> {
+    let copy = Dist::get(&format!("{path}.gz"))?;
+    Some(EmbeddedFile { data: decompress(&copy.data)?.into(), ..copy })
+}
+
+/// Decompresses gzip; `None` if it is damaged.
+fn decompress(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut content = Vec::new();
+    GzDecoder::new(bytes).read_to_end(&mut content).ok()?;
+    Some(content)
 }
 
 fn respond(path: &str, headers: &HeaderMap, file: EmbeddedFile, encoding: Option<&'static str>) -> Response {
     let hash: String = file.metadata.sha256_hash()[..12].iter().map(|byte| format!("{byte:02x}")).collect();
-    let etag = format!("\"{hash}\"");
+    // A file and its gzip copy have the same metadata, and differ (RFC 9110, 8.8.3.3).
+    let etag = format!("\"{hash}{}\"", encoding.unwrap_or_default());
     // Names of assets contain a content hash; the page must be revalidated.
     let is_asset = path.starts_with("assets/");
     let cache = if is_asset { "public, max-age=31536000, immutable" } else { "no-cache" };
@@ -197,6 +227,15 @@ mod tests {
         for path in ["/s", "/s/", "/s/a/b", "/settings"] {
             assert!(!get(path).await.headers().contains_key("x-robots-tag"), "{path}");
         }
+    }
+
+    #[test]
+    fn gzip_copies_are_decompressed() {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        std::io::Write::write_all(&mut encoder, b"body { margin: 0 }").unwrap();
+        let bytes = encoder.finish().unwrap();
+        assert_eq!(decompress(&bytes).unwrap(), b"body { margin: 0 }");
+        assert!(decompress(&bytes[..12]).is_none());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
+use axum::routing::get;
 use axum::{Extension, Json, Router};
 use perfwatch_http::compression::compression;
 use perfwatch_http::poll_times::measure_polls;
@@ -16,7 +17,6 @@ use std::time::Duration;
 use tower_http::timeout::TimeoutLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use utoipa_swagger_ui::SwaggerUi;
 
 /// Time limit of requests, except streamed exports, downloads and connection tests.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -64,11 +64,11 @@ async fn run_reads(State(app): State<Arc<App>>, request: Request, next: Next) ->
 /// Router of all routes, the API browser and the dashboard.
 pub(crate) fn router(app: Arc<App>) -> Router {
     let (routes, _) = routes().split_for_parts();
-    let docs = SwaggerUi::new("/api/docs").config(utoipa_swagger_ui::Config::from("../openapi.json"));
-    let docs = Router::from(docs).layer(compression());
     let router = Router::new()
         .merge(routes)
-        .merge(docs)
+        .route("/api/docs", get(ui::serve))
+        .route("/api/docs/", get(ui::serve))
+        .route("/api/docs/{*rest}", get(ui::serve))
         .fallback(ui::serve)
         .layer(Extension(app.public_address().page_base.clone()))
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
