@@ -1,11 +1,12 @@
 //! WebSocket connections, each a state machine owned by one task: Connecting → Authenticated → Live →
 //! Draining → Closed.
 //!
-//! A connection uses bounded memory: its broadcast receiver is bounded, unsent messages are limited by the
+//! A connection uses bounded memory: its queue of snapshots is bounded, unsent messages are limited by the
 //! socket's buffers and a send timeout, and clients that do not answer pings are disconnected.
 
+mod subscribe;
+
 use crate::app::App;
-use crate::host_access;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
@@ -16,19 +17,16 @@ use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_auth::{Actor, Identity};
 use perfwatch_http::{ApiError, Audited};
 use perfwatch_live::client_share::{ClientShare, LiveResource, Reservation};
-use perfwatch_live::message::{self, BackfillBuilder, ClientMessage, SubscribeRequest};
-use perfwatch_live::{PublishedSnapshot, Subscription};
+use perfwatch_live::message::{self, ClientMessage};
+use perfwatch_live::{Lagged, LiveReceiver, PublishedSnapshot, Subscription};
 use perfwatch_metrics::{ConnectionGauge, ConnectionState, LiveClient};
-use perfwatch_model::{HostId, SeriesSelector, limit_table, limits};
-use std::collections::{HashMap, HashSet};
+use perfwatch_model::{limit_table, limits};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
-/// Hosts of a backfill after which other tasks of the thread run.
-const MAX_HOSTS_PER_POLL: usize = 32;
 /// Close code after the loss of access, from the range for applications (RFC 6455, 7.4.2).
 const CLOSE_UNAUTHORIZED: u16 = 4401;
 
@@ -129,7 +127,7 @@ struct Connection {
     incident_changes: Option<watch::Receiver<u64>>,
     sent_incidents: Option<VisibleIncidents>,
     socket: WebSocket,
-    broadcast_rx: broadcast::Receiver<Arc<PublishedSnapshot>>,
+    snapshots: LiveReceiver,
     subscriptions: HashMap<u32, Subscription>,
     /// Sends full snapshots of all hosts, until the first subscription.
     full_snapshots: bool,
@@ -148,7 +146,7 @@ impl Connection {
         (mut state, share, socket_slot): (ConnectionGauge, Arc<ClientShare>, Reservation),
     ) {
         state.set(ConnectionState::Authenticated);
-        let broadcast_rx = app.live_feed.subscribe();
+        let snapshots = app.live_feed.subscribe();
         let subscriptions = HashMap::new();
         let (access_changes, auth_snapshot) = (app.directory.subscribe(), app.directory.snapshot());
         let mut connection = Self {
@@ -159,7 +157,7 @@ impl Connection {
             incident_changes: None,
             sent_incidents: None,
             socket,
-            broadcast_rx,
+            snapshots,
             subscriptions,
             full_snapshots: true,
             last_received: Instant::now(),
@@ -185,18 +183,19 @@ impl Connection {
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let flush_at = self.subscriptions.values().filter_map(Subscription::flush_at).min();
+            // Snapshots of the next message stay in the queue until it is due: they wake the task once.
+            let is_combining = flush_at.is_some() && self.combines_hosts();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Err(CloseReason::Shutdown),
                 Ok(()) = self.access_changes.changed() => self.refresh_access()?,
                 () = incidents_changed(&mut self.incident_changes) => self.send_incident_counts(false).await?,
                 message = self.socket.recv() => self.on_message(message).await?,
-                received = self.broadcast_rx.recv() => match received {
+                received = self.snapshots.recv(), if !is_combining => match received {
                     Ok(published) => self.send_snapshot(published).await?,
-                    Err(RecvError::Lagged(dropped)) => self.skip_backlog(dropped).await?,
-                    Err(RecvError::Closed) => return Err(CloseReason::Shutdown),
+                    Err(Lagged(dropped)) => self.skip_backlog(dropped).await?,
                 },
-                () = sleep_until(flush_at) => self.flush_due().await?,
+                () = sleep_until(flush_at) => self.send_combined().await?,
                 _ = ping.tick() => {
                     if self.last_received.elapsed() > ping_interval.mul_f64(2.5) {
                         return Err(CloseReason::PingTimeout);
@@ -269,6 +268,7 @@ impl Connection {
             } => self.send_text(message::pong(number).into()).await,
             ClientMessage { subscribe: None, unsubscribe: Some(id), ping: None, incident_counts: None } => {
                 self.subscriptions.remove(&id);
+                self.receive_hosts(None);
                 Ok(())
             }
             ClientMessage {
@@ -278,6 +278,7 @@ impl Connection {
                 incident_counts: Some(enabled),
             } => {
                 self.full_snapshots = false;
+                self.receive_hosts(None);
                 self.incident_changes = enabled.then(|| self.app.alerting.subscribe());
                 if enabled { self.send_incident_counts(true).await } else { Ok(()) }
             }
@@ -308,81 +309,9 @@ impl Connection {
         self.send_text(message::error(code, message).into()).await
     }
 
-    async fn subscribe(&mut self, mut request: SubscribeRequest) -> Result<(), CloseReason> {
-        if request.hosts.len() > limits::MAX_SELECTORS || request.metrics.len() > limits::MAX_SELECTORS {
-            limit_table::SELECTORS.refuse();
-            return self.send_error("limit_reached", "too many hosts or metrics in one subscription").await;
-        }
-        let is_pattern = |metric: &&String| SeriesSelector::parse(metric).is_pattern();
-        if request.metrics.iter().filter(is_pattern).count() > limits::MAX_SELECTOR_PATTERNS {
-            limit_table::SELECTOR_PATTERNS.refuse();
-            return self.send_error("limit_reached", "too many wildcard patterns in one subscription").await;
-        }
-        if self.subscriptions.len() >= limits::MAX_SUBSCRIPTIONS
-            && !self.subscriptions.contains_key(&request.id)
-        {
-            limit_table::SUBSCRIPTIONS.refuse();
-            return self.send_error("limit_reached", "too many subscriptions on one connection").await;
-        }
-        let mut hosts = HashSet::new();
-        for name in &request.hosts {
-            match host_access::host(&self.app, &self.identity, name) {
-                Ok(host) => hosts.insert(host.record.id),
-                Err(error) if error.code() == "not_found" => {
-                    return self.send_error("unknown_host", error.message()).await;
-                }
-                Err(error) => return self.send_error(error.code(), error.message()).await,
-            };
-        }
-        self.full_snapshots = false;
-        let hosts = (!request.hosts.is_empty()).then_some(hosts);
-        self.state.set_hosts(hosts.as_ref().map(HashSet::len));
-        let visible = if hosts.is_none() { self.app.hosts.count() } else { 0 };
-        // A replaced subscription releases its share first.
-        self.subscriptions.remove(&request.id);
-        let selected = (std::mem::take(&mut request.metrics), request.processes);
-        let subscription = Subscription::new(&self.app.live_feed, &self.share, selected, hosts, visible);
-        let Some(mut subscription) = subscription else {
-            return self.send_error("limit_reached", "too many subscriptions of your account").await;
-        };
-        if request.backfill_s > 0 {
-            self.send_backfill(&mut subscription, &request).await?;
-        }
-        self.subscriptions.insert(request.id, subscription);
-        Ok(())
-    }
-
-    /// Sends recent snapshots, host by host, so that only a message of them is in memory.
-    async fn send_backfill(
-        &mut self,
-        subscription: &mut Subscription,
-        request: &SubscribeRequest,
-    ) -> Result<(), CloseReason> {
-        let mut hosts: Vec<HostId> = match &subscription.hosts {
-            Some(hosts) => hosts.iter().copied().collect(),
-            None => self.app.hosts.ids(),
-        };
-        hosts.retain(|host| self.identity.can_view(&self.auth_snapshot, *host));
-        pause(self.message_delay(hosts.len())).await;
-        let mut builder = BackfillBuilder::new(request.id);
-        for (index, host) in hosts.into_iter().enumerate() {
-            // Other tasks of this thread go on while a long backfill is encoded.
-            if index % MAX_HOSTS_PER_POLL == 0 {
-                tokio::task::yield_now().await;
-            }
-            let now_ms = self.app.clock.wall_ms();
-            let recent = subscription.backfill(&self.app.live_feed, host, request, now_ms).await;
-            for entry in message::backfill_entries(&recent.snapshots, &subscription.selection) {
-                if let Some(text) = builder.push(entry) {
-                    self.send_text(text.into()).await?;
-                }
-                tokio::task::yield_now().await;
-            }
-        }
-        if let Some(text) = builder.finish() {
-            self.send_text(text.into()).await?;
-        }
-        Ok(())
+    /// Returns whether every message combines snapshots of several hosts.
+    fn combines_hosts(&self) -> bool {
+        !self.full_snapshots && !self.subscriptions.values().any(Subscription::has_single_host)
     }
 
     async fn send_snapshot(&mut self, published: Arc<PublishedSnapshot>) -> Result<(), CloseReason> {
@@ -398,11 +327,30 @@ impl Connection {
                 .record_publish_delay(self.app.clock.monotonic().saturating_sub(published.accepted_at));
             return Ok(());
         }
+        if self.add_to_subscriptions(&published) { self.flush_due().await } else { Ok(()) }
+    }
+
+    /// Adds a snapshot to the next messages of the subscriptions. Returns whether one is due.
+    fn add_to_subscriptions(&mut self, published: &Arc<PublishedSnapshot>) -> bool {
         let mut is_due = false;
         for subscription in self.subscriptions.values_mut().filter(|s| s.includes(published.host)) {
-            is_due |= subscription.push(&published);
+            is_due |= subscription.push(published);
         }
-        if is_due { self.flush_due().await } else { Ok(()) }
+        is_due
+    }
+
+    /// Sends the messages that combine snapshots of several hosts.
+    async fn send_combined(&mut self) -> Result<(), CloseReason> {
+        while let Some(received) = self.snapshots.try_recv() {
+            match received {
+                Ok(published) if self.identity.can_view(&self.auth_snapshot, published.host) => {
+                    self.add_to_subscriptions(&published);
+                }
+                Ok(_) => {}
+                Err(Lagged(dropped)) => return self.skip_backlog(dropped).await,
+            }
+        }
+        self.flush_due().await
     }
 
     /// Sends the pending snapshots of the subscriptions that are due.
@@ -427,10 +375,9 @@ impl Connection {
     /// Skips the backlog of a slow client: sends the number of dropped snapshots (`lagged`) and the newest
     /// state. A client that does not even read that is closed after the send timeout.
     async fn skip_backlog(&mut self, dropped: u64) -> Result<(), CloseReason> {
-        // Snapshots in the channel are skipped, too: the newest state replaces them.
-        let dropped = dropped + self.broadcast_rx.len() as u64;
+        // Snapshots in the queue are skipped, too: the newest state replaces them.
+        let dropped = dropped + self.snapshots.clear();
         self.state.record_dropped(dropped);
-        self.broadcast_rx = self.broadcast_rx.resubscribe();
         // The number includes snapshots of all hosts.
         let visible = self.identity.host_tags.is_empty().then_some(dropped);
         self.send_text(message::lagged(visible).into()).await?;

@@ -7,8 +7,8 @@
 
 use crate::mirror_payload::{self, MirroredBatch};
 use crate::pipeline::{Pipeline, PipelineDeps};
-use perfwatch_live::PublishedSnapshot;
 use perfwatch_live::live_stream::{LiveStream, StreamEntry, StreamReader, StreamWriter};
+use perfwatch_live::{Lagged, LiveReceiver, PublishedSnapshot};
 use perfwatch_model::validation::validate_snapshot;
 use perfwatch_model::wire::{self, WireError};
 use perfwatch_model::{HostId, ShapeId, Snapshot, limits};
@@ -18,8 +18,6 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -134,12 +132,11 @@ impl Mirror {
     }
 
     /// Queues what this hub accepts.
-    async fn collect_all(&self, mut accepted: Receiver<Arc<PublishedSnapshot>>) {
+    async fn collect_all(&self, accepted: LiveReceiver) -> ! {
         loop {
             let lost = match accepted.recv().await {
                 Ok(published) => self.collect(&published),
-                Err(RecvError::Lagged(count)) => count,
-                Err(RecvError::Closed) => return,
+                Err(Lagged(count)) => count,
             };
             self.deps().metrics.mirror.lost.inc_by(lost);
         }

@@ -1,6 +1,6 @@
-//! Recent window and broadcast of accepted snapshots; publishing never blocks.
+//! Recent window of accepted snapshots, and the queues of the clients that receive them; publishing never blocks.
 //!
-//! Clients that read too slowly lose snapshots of the bounded broadcast; they receive `lagged` and the newest
+//! Clients that read too slowly lose snapshots of their bounded queue; they receive `lagged` and the newest
 //! state. The crate also contains the host registry and the cache.
 
 pub mod cache;
@@ -15,6 +15,7 @@ pub mod live_stream;
 pub mod message;
 mod poll_schedule;
 mod published;
+mod receivers;
 pub mod recent_page;
 mod recent_rows;
 mod recent_window;
@@ -30,41 +31,30 @@ pub use cache::Cache;
 pub use host_registry::HostRegistry;
 pub use message::ClientMessage;
 pub use published::PublishedSnapshot;
+pub use receivers::{Lagged, LiveReceiver, ReceivedHosts};
 pub use recent_rows::{RecentRows, RecentSnapshots};
 pub use subscription::Subscription;
 
 use client_share::ClientShares;
-use perfwatch_model::{Clock, HostId, Snapshot, limits};
+use perfwatch_model::{Clock, HostId, Snapshot};
 use perfwatch_store::{HostRecord, SharePrincipal};
+use receivers::Receivers;
 use recent_rows::DecodeMemory;
 use recent_window::RecentWindow;
 use selection::Selections;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::broadcast;
 use viewers::Viewers;
 
 /// Fan-out of accepted snapshots to live clients.
+#[derive(Default)]
 pub struct LiveFeed {
     window: RecentWindow,
     decode_memory: DecodeMemory,
-    broadcast: broadcast::Sender<Arc<PublishedSnapshot>>,
+    receivers: Receivers,
     selections: Selections,
     viewers: Viewers,
     client_shares: ClientShares,
-}
-
-impl Default for LiveFeed {
-    fn default() -> Self {
-        Self {
-            window: RecentWindow::default(),
-            decode_memory: DecodeMemory::default(),
-            broadcast: broadcast::Sender::new(limits::BROADCAST_CAPACITY),
-            selections: Selections::default(),
-            viewers: Viewers::default(),
-            client_shares: ClientShares::default(),
-        }
-    }
 }
 
 impl LiveFeed {
@@ -73,14 +63,14 @@ impl LiveFeed {
         Self::default()
     }
 
-    /// Adds an accepted snapshot to the recent window, in the share of a principal, and sends it to all clients.
+    /// Adds an accepted snapshot to the recent window, in the share of a principal, and queues it for the clients that
+    /// receive its host.
     pub fn publish(&self, published: Arc<PublishedSnapshot>, principal: SharePrincipal, now_ms: i64) {
         self.window.insert(published.clone(), principal, now_ms);
-        // The only error is a broadcast without receivers.
-        let _ = self.broadcast.send(published);
+        self.receivers.send(&published);
     }
 
-    /// Adds a snapshot that was accepted before this hub started to the recent window, without a broadcast.
+    /// Adds a snapshot that was accepted before this hub started to the recent window, without sending it.
     pub fn restore(&self, host: &HostRecord, name: &Arc<str>, row: Arc<Snapshot>, now_ms: i64) {
         let published = PublishedSnapshot::new(host.id, name.clone(), row, Duration::ZERO);
         self.window.insert(Arc::new(published), host.share_principal(now_ms), now_ms);
@@ -114,14 +104,9 @@ impl LiveFeed {
         self.viewers.contains(host)
     }
 
-    /// Number of clients that receive the broadcast.
-    pub fn client_count(&self) -> usize {
-        self.broadcast.receiver_count()
-    }
-
-    /// Receiver of all snapshots that are published from now on.
-    pub fn subscribe(&self) -> broadcast::Receiver<Arc<PublishedSnapshot>> {
-        self.broadcast.subscribe()
+    /// Receiver of the snapshots of all hosts that are published from now on.
+    pub fn subscribe(&self) -> LiveReceiver {
+        self.receivers.add()
     }
 
     /// Newest snapshot of every host in the recent window.

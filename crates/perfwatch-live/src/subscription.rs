@@ -67,6 +67,11 @@ impl Subscription {
         self.hosts.as_ref().is_none_or(|hosts| hosts.contains(&host))
     }
 
+    /// Returns whether the subscription is for a single host, whose snapshots are sent at once.
+    pub fn has_single_host(&self) -> bool {
+        self.hosts.as_ref().is_some_and(|hosts| hosts.len() == 1)
+    }
+
     /// Time of the next message; `None` without pending snapshots.
     pub fn flush_at(&self) -> Option<Instant> {
         self.flush_at
@@ -79,7 +84,7 @@ impl Subscription {
 
     /// Adds a snapshot to the next message. Returns whether the message is due.
     pub fn push(&mut self, published: &Arc<PublishedSnapshot>) -> bool {
-        let is_single_host = self.hosts.as_ref().is_some_and(|hosts| hosts.len() == 1);
+        let is_single_host = self.has_single_host();
         if is_single_host {
             self.flush_at = Some(Instant::now());
         } else {
@@ -114,7 +119,7 @@ impl Subscription {
     }
 
     /// Recent snapshots of a host for the backfill of a new subscription. Snapshots that are also in the
-    /// broadcast channel are sent twice; clients identify a tick by its time.
+    /// queue of the client are sent twice; clients identify a tick by its time.
     pub async fn backfill(
         &mut self,
         feed: &LiveFeed,

@@ -5,7 +5,6 @@ use perfwatch_alerting::Alerting;
 use perfwatch_history::History;
 use perfwatch_http::process_metrics::ProcessMetrics;
 use perfwatch_http::proxy_check::ProxyFault;
-use perfwatch_live::LiveFeed;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -83,7 +82,7 @@ pub enum VisibleHosts {
 impl SystemResponse {
     /// Status for a caller, `uptime` after the start.
     pub fn new(
-        (metrics, history, alerting, live_feed): (&SelfMetrics, &History, &Alerting, &LiveFeed),
+        (metrics, history, alerting): (&SelfMetrics, &History, &Alerting),
         (uptime, now_ms): (Duration, i64),
         visible: VisibleHosts,
         (notification_base_url, address_faults): (String, Vec<ProxyFault>),
@@ -99,7 +98,7 @@ impl SystemResponse {
             uptime_s: uptime.as_secs(),
             now_ms,
             hosts,
-            websocket_clients: live_feed.client_count(),
+            websocket_clients: metrics.websocket_clients(),
             accepted_snapshots: metrics.accepted_total(),
             rules: is_unlimited.then(rules),
             cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),

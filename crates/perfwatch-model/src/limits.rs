@@ -174,8 +174,11 @@ pub const MAX_ENCODING_BYTES: usize = 64 << 20;
 /// Maximum size of the recent snapshots of a host that a subscription receives first: five minutes of 2,048
 /// cores every second.
 pub const MAX_BACKFILL_BYTES: usize = 8 << 20;
-/// Accepted snapshots that are buffered for the slowest client before it receives `lagged`.
-pub const BROADCAST_CAPACITY: usize = 1_024;
+/// Maximum number of accepted snapshots in the queue of a client before it receives `lagged`: 200 ms of 10,000
+/// snapshots per second.
+pub const MAX_QUEUED_SNAPSHOTS: usize = 2_048;
+/// Maximum number of accepted snapshots per host in the queue of a client that receives some hosts.
+pub const MAX_QUEUED_SNAPSHOTS_PER_HOST: usize = 16;
 /// Maximum size of a message from a WebSocket client.
 pub const MAX_CLIENT_MESSAGE_BYTES: usize = 64 << 10;
 /// Maximum number of subscriptions per client.

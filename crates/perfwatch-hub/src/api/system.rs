@@ -34,7 +34,7 @@ pub(crate) async fn system(
     };
     let address = app.public_address();
     let faults = find_user_faults(address, &request, location(query.as_deref()).as_deref());
-    let services = (&*app.metrics, &*app.history, &*app.alerting, &*app.live_feed);
+    let services = (&*app.metrics, &*app.history, &*app.alerting);
     let times = (app.clock.monotonic().saturating_sub(app.started), app.clock.wall_ms());
     Json(SystemResponse::new(services, times, hosts, (address.notification_base_url.clone(), faults)))
 }
