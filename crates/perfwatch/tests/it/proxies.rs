@@ -222,8 +222,7 @@ fn assert_works(proxy: &Proxy, base_path: &str) {
     let script = proxy.request("GET", &format!("{base_path}/install.sh"), &[], "");
     assert!(script.text.contains(&format!("{}{base_path}", proxy.url)), "{}", script.text);
     let docs = proxy.request("GET", &format!("{base_path}/api/docs"), &[], "");
-    // Relative to the request, whatever path a proxy strips.
-    assert_eq!(docs.location, "docs/");
+    assert_eq!(docs.location, "docs/", "relative, whatever path a proxy strips");
     assert_eq!(proxy.request("GET", &format!("{base_path}/api/docs/"), &[], "").status, 200);
     // Large batches reach the hub, which rejects this one.
     let batch = "x".repeat(3 << 20);
