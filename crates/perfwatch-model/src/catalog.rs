@@ -216,6 +216,11 @@ impl Catalog {
         self.by_name.get(name).map(|&index| &self.metrics[index])
     }
 
+    /// Index of the metric with this name in [`Catalog::metrics`].
+    pub(crate) fn index_of(&self, name: &str) -> Option<u16> {
+        self.by_name.get(name).and_then(|&index| u16::try_from(index).ok())
+    }
+
     /// All definitions, in the order of the collectors.
     pub fn metrics(&self) -> &[MetricDef] {
         &self.metrics

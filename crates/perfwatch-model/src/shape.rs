@@ -3,6 +3,7 @@
 //! Hosts send a shape once and then only values. A shape is identified by a hash of its content,
 //! so hosts with equal columns share it.
 
+use crate::catalog::{Catalog, MetricDef};
 use crate::column::Column;
 use crate::json::JsonTemplate;
 use sha2::{Digest, Sha256};
@@ -31,6 +32,8 @@ pub struct Shape {
     id: ShapeId,
     columns: Vec<Column>,
     json_template: OnceLock<JsonTemplate>,
+    /// Index in the catalog of each column's metric; `None` for metrics without definition.
+    metrics: OnceLock<Box<[Option<u16>]>>,
 }
 
 impl Shape {
@@ -47,7 +50,7 @@ impl Shape {
         let digest = hash.finalize();
         let mut id = [0; 16];
         id.copy_from_slice(&digest[..16]);
-        Self { id: ShapeId(id), columns, json_template: OnceLock::new() }
+        Self { id: ShapeId(id), columns, json_template: OnceLock::new(), metrics: OnceLock::new() }
     }
 
     /// Content hash of the columns.
@@ -63,6 +66,18 @@ impl Shape {
     /// Index of the column of this metric and instance.
     pub fn column_index(&self, metric: &str, instance: &str) -> Option<usize> {
         self.columns.iter().position(|c| c.metric == metric && &*c.instance == instance)
+    }
+
+    /// Columns with the definitions of their metrics, which are looked up at first use: a process has one catalog.
+    pub fn defined_columns<'a>(
+        &'a self,
+        catalog: &'a Catalog,
+    ) -> impl Iterator<Item = (&'a Column, Option<&'a MetricDef>)> {
+        let index = |column: &Column| catalog.index_of(&column.metric);
+        let indices = self.metrics.get_or_init(|| self.columns.iter().map(index).collect());
+        let definition =
+            |index: &Option<u16>| index.and_then(|index| catalog.metrics().get(usize::from(index)));
+        self.columns.iter().zip(indices.iter().map(definition))
     }
 
     /// Nested JSON text around the values; built at first use and cached.

@@ -28,8 +28,8 @@ pub fn validate_snapshot(snapshot: &Snapshot, catalog: &Catalog, now_ms: i64) ->
     if snapshot.interval_ms > limits::MAX_INTERVAL_MS {
         return reject("interval_too_long", "interval exceeds one day".to_owned());
     }
-    for (column, &value) in snapshot.shape.columns().iter().zip(&snapshot.values) {
-        if let Some(message) = check_value(column, value, catalog) {
+    for (column, &value) in snapshot.shape.defined_columns(catalog).zip(&snapshot.values) {
+        if let Some(message) = check_value(column, value) {
             return reject("value_out_of_range", message);
         }
     }
@@ -40,8 +40,8 @@ pub fn validate_snapshot(snapshot: &Snapshot, catalog: &Catalog, now_ms: i64) ->
 /// page shows: a single wrong sensor must not cost the whole snapshot of an agent.
 pub fn remove_invalid_values(snapshot: &mut Snapshot, catalog: &Catalog) {
     let mut reasons = Vec::new();
-    for (column, value) in snapshot.shape.columns().iter().zip(&mut snapshot.values) {
-        if let Some(reason) = check_value(column, *value, catalog) {
+    for (column, value) in snapshot.shape.defined_columns(catalog).zip(&mut snapshot.values) {
+        if let Some(reason) = check_value(column, *value) {
             *value = MISSING;
             reasons.push(reason);
         }
@@ -56,11 +56,10 @@ pub fn remove_invalid_values(snapshot: &mut Snapshot, catalog: &Catalog) {
 }
 
 /// Returns the reason why a value is invalid.
-fn check_value(column: &Column, value: i64, catalog: &Catalog) -> Option<String> {
+fn check_value((column, def): (&Column, Option<&MetricDef>), value: i64) -> Option<String> {
     // A missing value is valid.
     let number = unscale(value, column.decimals)?;
-    let def = catalog.get(&column.metric);
-    let (min, max) = def.map_or((f64::MIN, None), |def: &MetricDef| (def.min, def.max));
+    let (min, max) = def.map_or((f64::MIN, None), |def| (def.min, def.max));
     if value.unsigned_abs() <= MAX_SCALED.unsigned_abs()
         && number >= min
         && max.is_none_or(|max| number <= max)
