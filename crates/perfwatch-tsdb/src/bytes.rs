@@ -23,12 +23,21 @@ pub(crate) type Result<T> = std::result::Result<T, FormatError>;
 
 /// Appends an unsigned LEB128 varint.
 pub fn write_varint(out: &mut Vec<u8>, value: u64) {
-    encode_varint(value, out);
+    // Most are a byte.
+    match u8::try_from(value) {
+        Ok(byte) if byte < 0x80 => out.push(byte),
+        _ => encode_varint(value, out),
+    }
+}
+
+/// Number of bytes of a varint.
+pub(crate) fn varint_len(value: u64) -> u32 {
+    (64 - (value | 1).leading_zeros()).div_ceil(7)
 }
 
 /// Appends a signed zigzag varint.
 pub fn write_zigzag(out: &mut Vec<u8>, value: i64) {
-    encode_varint(zigzag(value), out);
+    write_varint(out, zigzag(value));
 }
 
 /// Maps signed integers to unsigned integers: small magnitudes of both signs stay small.
@@ -69,6 +78,10 @@ impl<'a> ByteReader<'a> {
     }
 
     pub(crate) fn uint(&mut self) -> Result<u64> {
+        if let [byte @ ..0x80, remaining @ ..] = self.0 {
+            self.0 = remaining;
+            return Ok(u64::from(*byte));
+        }
         decode_varint(&mut self.0).map_err(|_| FormatError::Truncated)
     }
 

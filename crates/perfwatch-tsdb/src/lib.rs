@@ -17,6 +17,7 @@ pub mod rollup;
 pub mod row_chunk;
 mod section;
 pub mod table;
+mod zstd_contexts;
 
 pub use block::{Block, BlockHeader, BlockPart, RowKind};
 pub use bytes::{FormatError, write_varint, write_zigzag};

@@ -9,6 +9,7 @@ mod columns;
 mod rows;
 
 use crate::process_values::with_values;
+use crate::zstd_contexts;
 use chunk::{ChunkRows, ValueReader};
 use perfwatch_model::{ProcessRow, Shape, Snapshot};
 use rows::{Headers, PreviousRow, RowValues};
@@ -19,9 +20,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const MAX_CHUNK_ROWS: usize = 32;
 /// Maximum size of the rows of a chunk, which bounds the work of decoding a row of a large host.
 const MAX_CHUNK_BYTES: usize = 256 << 10;
-
-/// Level at which a full chunk is compressed: about a microsecond per row of a usual host.
-const ZSTD_LEVEL: i32 = 1;
 
 /// Reference to an encoded row.
 #[derive(Clone, Debug)]
@@ -68,7 +66,7 @@ impl RowChunk {
         let rows = self.lock();
         let decoded = match rows.uncompressed_len {
             None => rows.decode(&self.shape, &rows.headers, RowValues::new(&rows, self.columns)),
-            Some(length) => zstd::bulk::decompress(&rows.values, length).ok().and_then(|bytes| {
+            Some(length) => zstd_contexts::decompress(&rows.values, length).ok().and_then(|bytes| {
                 let (headers, values) = columns::read(&rows, &bytes, self.columns)?;
                 rows.decode(&self.shape, headers, values)
             }),
@@ -82,7 +80,7 @@ impl ChunkRows {
     /// Rewrites the rows by column and compresses them; no row is added any more.
     fn close(&mut self, columns: usize) {
         let Some(bytes) = columns::write(self, columns) else { return };
-        if let Ok(compressed) = zstd::bulk::compress(&bytes, ZSTD_LEVEL) {
+        if let Ok(compressed) = zstd_contexts::compress(&bytes) {
             self.uncompressed_len = Some(bytes.len());
             self.values = compressed;
             self.headers = Vec::new();

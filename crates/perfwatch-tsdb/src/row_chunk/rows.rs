@@ -1,7 +1,7 @@
 //! Rows of an open chunk: a header, and the values that differ from those of the row before.
 
 use super::chunk::{ChunkRows, NO_VALUES, ProcessValues, ValueReader};
-use crate::bytes::{ByteReader, unzigzag, write_varint, write_zigzag, zigzag};
+use crate::bytes::{ByteReader, unzigzag, varint_len, write_varint, write_zigzag, zigzag};
 use crate::process_values::{PROCESS_ROW_LEN, process_values};
 use perfwatch_model::{BootId, CollectorError, HostFacts, MISSING, ProcessRow, Snapshot};
 use std::slice::Iter;
@@ -128,6 +128,16 @@ pub(super) fn write_value(bytes: &mut Vec<u8>, before: i64, value: i64) {
     }
 }
 
+/// Number of bytes of a value as its difference from the value before.
+pub(super) fn value_len(before: i64, value: i64) -> u32 {
+    let base = if before == MISSING { 0 } else { before };
+    match zigzag(value.wrapping_sub(base)).checked_add(KIND_DIFFERENCE) {
+        _ if value == MISSING => 1,
+        Some(code) => varint_len(code),
+        None => 9,
+    }
+}
+
 /// Reads a value, as written by [`write_value`].
 pub(super) fn read_value(reader: &mut ByteReader<'_>, before: i64) -> Option<i64> {
     let base = if before == MISSING { 0 } else { before };
@@ -213,10 +223,17 @@ impl<'a> RowValues<'a> {
     }
 }
 
+impl RowValues<'_> {
+    /// Values of the columns of the next row.
+    pub(super) fn next_row(&mut self) -> Option<&[i64]> {
+        read_changes(&mut self.reader, &mut self.columns)?;
+        Some(&self.columns)
+    }
+}
+
 impl ValueReader for RowValues<'_> {
     fn row(&mut self) -> Option<Vec<i64>> {
-        read_changes(&mut self.reader, &mut self.columns)?;
-        Some(self.columns.clone())
+        self.next_row().map(<[i64]>::to_vec)
     }
 
     fn process(&mut self, index: usize) -> Option<ProcessValues> {
