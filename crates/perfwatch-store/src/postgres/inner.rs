@@ -1,6 +1,6 @@
 //! State that the tasks of a PostgreSQL store share: connection pool, caches and counters of disk space.
 
-use super::error::error_chain;
+use super::error::connection_error;
 use super::tls;
 use crate::error::StoreError;
 use crate::shape_cache::ShapeCache;
@@ -110,7 +110,7 @@ impl PostgresInner {
     }
 
     pub(super) async fn client(&self) -> Result<Object, StoreError> {
-        self.pool.get().await.map_err(|error| StoreError::Unavailable(error_chain(&error)))
+        self.pool.get().await.map_err(|error| StoreError::Unavailable(connection_error(&error)))
     }
 
     pub(super) fn budget_bytes(&self) -> u64 {

@@ -87,6 +87,8 @@ pub(super) fn parse_url(url: &str) -> Result<(Config, MakeRustlsConnect), String
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::postgres::error::connection_error;
+    use std::io::{Read as _, Write as _};
 
     #[test]
     fn remote_connections_default_to_tls() {
@@ -109,5 +111,20 @@ mod tests {
             let error = parse_url(url).err().unwrap();
             assert!(error.contains(message), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn server_without_tls_names_the_parameter() {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap();
+        std::thread::spawn(move || {
+            // The SSLRequest, and the reply of a server without TLS (PostgreSQL manual, section 53.2.11).
+            let (mut client, _) = server.accept().unwrap();
+            client.read_exact(&mut [0; 8]).unwrap();
+            client.write_all(b"N").unwrap();
+        });
+        let (config, connector) = parse_url(&format!("postgres://u@{address}/d?sslmode=require")).unwrap();
+        let error = connection_error(&config.connect(connector).await.err().unwrap());
+        assert!(error.contains("does not support TLS; ") && error.contains("?sslmode=disable"), "{error}");
     }
 }
