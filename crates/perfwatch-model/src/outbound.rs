@@ -41,7 +41,9 @@ impl AddressRange {
 
 /// Address that a request must not reach.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{address} is refused: {kind} address; allow it with {ALLOWED_TARGETS_SETTING}")]
+#[error(
+    "{address} is refused: connections to a {kind} address must be permitted by {ALLOWED_TARGETS_SETTING}"
+)]
 pub struct RefusedAddress {
     address: IpAddr,
     kind: &'static str,

@@ -1,7 +1,7 @@
 //! HTTP client of the channels; maps responses to success, retry or permanent failure.
 
 use crate::mask::Masker;
-use crate::resolver::PolicyResolver;
+use crate::resolver::{PolicyResolver, refused_address};
 use crate::response_reason;
 use crate::retry_hint::HintSource;
 use perfwatch_model::{Clock, OutboundPolicy};
@@ -102,7 +102,7 @@ impl Http {
     ///
     /// # Errors
     /// Returns [`SendError::Transient`] for connection errors and for the statuses 408, 425, 429 and 5xx,
-    /// [`SendError::Permanent`] for every other status.
+    /// [`SendError::Permanent`] for every other status and for addresses that the policy refuses.
     pub(crate) fn send(&self, request: Request<'_>) -> Result<Delivery, SendError> {
         let mut builder = ureq::http::Request::builder().method(request.method).uri(&request.url);
         for (name, value) in &request.headers {
@@ -110,12 +110,14 @@ impl Http {
         }
         let target = request.url;
         let request = builder.body(request.body).map_err(|error| SendError::Permanent(error.to_string()))?;
-        let retry = |reason: String| SendError::Transient { reason, retry_after: None };
         // A proxy resolves names, but connects to addresses that it receives.
         if let Some(address) = literal_address(&target) {
-            self.policy.check(address).map_err(|error| retry(error.to_string()))?;
+            self.policy.check(address).map_err(|error| SendError::Permanent(error.to_string()))?;
         }
-        let mut response = self.agent.run(request).map_err(|error| retry(error.to_string()))?;
+        let mut response = self.agent.run(request).map_err(|error| match refused_address(&error) {
+            Some(refused) => SendError::Permanent(refused.to_string()),
+            None => SendError::Transient { reason: error.to_string(), retry_after: None },
+        })?;
         let status = response.status().as_u16();
         if (200..300).contains(&status) {
             return Ok(Delivery::default());

@@ -149,7 +149,7 @@ impl SmtpServer<'_> {
             let Self { host, port, .. } = self;
             transient(format!("cannot connect to {host}:{port}: {error}; check server and port"))
         })?;
-        self.policy.filter(resolved.collect()).map_err(|error| transient(error.to_string()))
+        self.policy.filter(resolved.collect()).map_err(|error| SendError::Permanent(error.to_string()))
     }
 
     fn transfer(
