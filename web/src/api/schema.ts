@@ -5121,7 +5121,7 @@ export interface components {
             credentials?: components["schemas"]["CredentialsRequest"] | null;
             /** @description Validates the entries without saving them. */
             dry_run?: boolean;
-            /** @description Collection of the imported servers is enabled. */
+            /** @description Collection of the imported servers is enabled; true by default. */
             enabled?: boolean;
             format: components["schemas"]["ImportFormat"];
             /** @description Interval of entries without an interval; default: `15m`. */
@@ -5156,7 +5156,7 @@ export interface components {
             address: string;
             /** @description Credentials of the login. */
             credentials: components["schemas"]["CredentialsRequest"];
-            /** @description Whether the server is collected on its schedule. */
+            /** @description Whether the server is collected on its schedule; true by default. */
             enabled?: boolean;
             /** @description Interval of scheduled collections, for example `15m`; 60s to 1d. */
             interval?: string;

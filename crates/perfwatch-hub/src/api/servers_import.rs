@@ -23,6 +23,10 @@ use std::sync::Arc;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+fn default_true() -> bool {
+    true
+}
+
 /// Text to import, with defaults for all entries.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -40,8 +44,8 @@ pub(crate) struct ServerImportRequest {
     /// Interval of entries without an interval; default: `15m`.
     #[schema(value_type = Option<String>)]
     interval: Option<HumanDuration>,
-    /// Collection of the imported servers is enabled.
-    #[serde(default)]
+    /// Collection of the imported servers is enabled; true by default.
+    #[serde(default = "default_true")]
     enabled: bool,
     /// Saves the valid entries although others are invalid; by default, one invalid entry rejects all.
     #[serde(default)]

@@ -464,7 +464,8 @@ fn import_from_ssh_config_and_csv() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     let import = |format: &str, text: &str, dry_run: bool, options: Value| {
-        let mut request = json!({ "format": format, "text": text, "dry_run": dry_run, "tags": ["env=lab"] });
+        let mut request = json!({ "format": format, "text": text, "dry_run": dry_run, "tags": ["env=lab"],
+            "enabled": false });
         request.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
         hub.request("POST", "/api/v1/servers/import", &hub.token, &request)
     };

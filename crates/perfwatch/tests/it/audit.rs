@@ -36,7 +36,7 @@ fn audit_entries_have_the_values_of_a_change() {
         json!({ "comment": "known", "duration": "1h" }),
     );
     let table = "name,address,user,password\nbox,192.0.2.4,x,s3cret\n";
-    request("POST", "/api/v1/servers/import", json!({ "format": "csv", "text": table }));
+    request("POST", "/api/v1/servers/import", json!({ "format": "csv", "text": table, "enabled": false }));
     request("POST", "/api/v1/servers/metrics/queue/clean", json!({ "state": "failed" }));
     let server = hub.get("/api/v1/servers").body["servers"][0]["id"].as_str().unwrap().to_owned();
     request("DELETE", &format!("/api/v1/servers/{server}"), Value::Null);
