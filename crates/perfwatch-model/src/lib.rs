@@ -23,6 +23,7 @@ pub mod range_set;
 pub mod remote_collector;
 pub mod selector;
 pub mod shape;
+pub mod similar_name;
 pub mod snapshot;
 pub mod task_runs;
 pub mod time_expression;

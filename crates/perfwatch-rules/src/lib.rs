@@ -22,6 +22,7 @@ pub mod managed_rule;
 pub mod notification;
 pub mod render;
 pub mod rule;
+pub mod rule_warnings;
 pub mod silence;
 pub mod state_machine;
 pub mod weekly_window;

@@ -5029,6 +5029,8 @@ export interface components {
             created: number;
             unchanged: number;
             updated: number;
+            /** @description Warnings about rules of the file, with the name of the rule. */
+            warnings: string[];
         };
         /** @description All alert rules. */
         RuleListResponse: {
@@ -5047,6 +5049,8 @@ export interface components {
             rule: components["schemas"]["Rule"];
             /** @description Description of the condition. */
             summary: string;
+            /** @description Reasons why the rule probably never fires, such as an unknown metric. */
+            warnings: string[];
         };
         /** @description Filter of the list of hosts with a name. */
         SavedFilter: {

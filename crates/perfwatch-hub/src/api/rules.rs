@@ -14,6 +14,7 @@ use perfwatch_auth::{Actor, Identity};
 use perfwatch_http::body::{JsonBody, YamlBody};
 use perfwatch_http::{ApiError, Audited, Caller};
 use perfwatch_rules::rule::{Rule, RuleError};
+use perfwatch_rules::rule_warnings::rule_warnings;
 use perfwatch_rules::{builtin_rules, managed_rule, render};
 use perfwatch_store::Transaction;
 use perfwatch_workers::{WorkKind, WorkRequest};
@@ -38,6 +39,8 @@ pub(crate) struct RuleResponse {
     builtin: bool,
     /// Derived from the thresholds of agentless hosts; read-only.
     managed: bool,
+    /// Reasons why the rule probably never fires, such as an unknown metric.
+    warnings: Vec<String>,
 }
 
 /// All alert rules.
@@ -67,6 +70,7 @@ fn to_response(
         fires_7d: firings.get(&rule.id).copied().unwrap_or_default(),
         builtin: builtin_rules::builtin_rules().iter().any(|builtin| builtin.id == rule.id),
         managed: managed_rule::is_managed_rule(rule.id),
+        warnings: rule_warnings(rule, &app.catalog),
     }
 }
 
@@ -205,6 +209,8 @@ pub(crate) struct RuleImportResponse {
     created: usize,
     updated: usize,
     unchanged: usize,
+    /// Warnings about rules of the file, with the name of the rule.
+    warnings: Vec<String>,
 }
 
 /// Content of a file to import.
@@ -259,5 +265,9 @@ pub(crate) async fn import(
     };
     let RuleImportCounts { created, updated, unchanged } =
         app.alerting.update_as((&actor, entry), change).await?;
-    Ok(Json(RuleImportResponse { created, updated, unchanged }))
+    let warnings = file.rules.iter().flat_map(|rule| {
+        let warnings = rule_warnings(rule, &app.catalog).into_iter();
+        warnings.map(|warning| format!("{:?}: {warning}", rule.name))
+    });
+    Ok(Json(RuleImportResponse { created, updated, unchanged, warnings: warnings.collect() }))
 }

@@ -1,5 +1,7 @@
 //! Environment variables with the prefix of the settings: settings, service links and unknown names.
 
+use perfwatch_model::similar_name::similar_name;
+
 /// Prefix of the variables of all settings.
 pub(super) const PREFIX: &str = "PERFWATCH_";
 
@@ -34,20 +36,11 @@ pub(super) fn classify<'a>(suffix: &str, value: &str, keys: &'a [String]) -> Var
     }
     let variable = |suffix: &String| format!("{PREFIX}{suffix}");
     let known: Vec<String> = keys.iter().map(suffix_of).chain(OTHER_VARIABLES.map(str::to_owned)).collect();
-    let distances = known.iter().map(|name| (edit_distance(suffix, name), name));
-    if let Some((_, name)) = distances
-        .filter(|(distance, name)| *distance <= max_distance(name))
-        .min_by_key(|(distance, _)| *distance)
-    {
-        return VariableKind::Misspelled(variable(name));
+    if let Some(name) = similar_name(suffix, known.iter().map(String::as_str)) {
+        return VariableKind::Misspelled(format!("{PREFIX}{name}"));
     }
     let end = format!("_{suffix}");
     VariableKind::Unknown(known.iter().find(|name| name.ends_with(&end)).map(variable))
-}
-
-/// Maximum number of differing characters of a misspelled name.
-fn max_distance(name: &str) -> usize {
-    if name.len() < 8 { 1 } else { 2 }
 }
 
 /// Returns whether the variable is one of a service link: `…_SERVICE_HOST` with an address, `…_SERVICE_PORT…` with
@@ -70,25 +63,6 @@ fn is_service_link(suffix: &str, value: &str) -> bool {
         || (ends_with(&["NAME"]) && value.starts_with('/'))
         || parts.first() == Some(&"ENV")
         || (parts.iter().skip(1).any(|part| *part == "ENV") && parts.contains(&"PERFWATCH"))
-}
-
-/// Edit distance in which a transposition of neighbors is one edit.
-fn edit_distance(left: &str, right: &str) -> usize {
-    let (left, right) = (left.as_bytes(), right.as_bytes());
-    let mut rows = vec![(0..=right.len()).collect::<Vec<usize>>()];
-    for i in 1..=left.len() {
-        let mut row = vec![i];
-        for j in 1..=right.len() {
-            let substitution = rows[i - 1][j - 1] + usize::from(left[i - 1] != right[j - 1]);
-            let mut distance = substitution.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && left[i - 1] == right[j - 2] && left[i - 2] == right[j - 1] {
-                distance = distance.min(rows[i - 2][j - 2] + 1);
-            }
-            row.push(distance);
-        }
-        rows.push(row);
-    }
-    rows[left.len()][right.len()]
 }
 
 #[cfg(test)]

@@ -175,6 +175,18 @@ fn rules_round_trip_through_yaml_and_report_errors() {
     let unchanged: Value = serde_json::from_str(&unchanged).unwrap();
     let counts = (unchanged["created"].as_i64(), unchanged["updated"].as_i64());
     assert_eq!(counts, (Some(0), Some(0)), "{unchanged}");
+    let rules = hub.get("/api/v1/rules").body["rules"].as_array().unwrap().clone();
+    assert!(
+        rules.iter().all(|rule| rule["warnings"] == json!([])),
+        "built-in rules have known metrics: {rules:?}"
+    );
+    let unknown = json!({ "kind": "threshold", "metric": "cpu.usge", "threshold": 90 });
+    let unknown = json!({ "name": "misspelled", "condition": unknown });
+    let created = hub.request("POST", "/api/v1/rules", &hub.token, &unknown);
+    let warning = created.body["warnings"][0].as_str().unwrap_or_default();
+    assert!(created.status == 201 && warning.contains("did you mean cpu.usage?"), "{}", created.text);
+    let (status, imported) = import(&json!({ "rules": [unknown] }).to_string());
+    assert!(status == 200 && imported.contains("did you mean cpu.usage?"), "{imported}");
     let (status, updated) = import(&yaml.replace("grace: 1m", "grace: 2m"));
     assert_eq!((status, updated.contains("\"updated\":1")), (200, true), "{updated}");
     for (text, expected) in [

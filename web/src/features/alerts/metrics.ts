@@ -25,5 +25,6 @@ export function useMetricCatalog() {
   const { data, problem } = useApiQuery('/api/v1/catalog')
   const metrics = computed(() => [...(data.value?.metrics ?? []), ...DERIVED_METRICS].sort((a, b) => a.name.localeCompare(b.name)))
   const findMetric = (name: string) => metrics.value.find((metric) => metric.name === name)
-  return { metrics, findMetric, problem }
+  const isLoaded = computed(() => data.value !== undefined)
+  return { metrics, findMetric, isLoaded, problem }
 }

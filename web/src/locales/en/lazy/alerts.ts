@@ -200,6 +200,7 @@ export const alerts = {
     fired: 'Fired, 7 days',
     importFile: 'Rules file',
     imported: '{created} created, {updated} updated, {unchanged} unchanged',
+    warning: 'Never fires?',
     create: 'New rule',
     enabled: 'Enabled',
     enable: 'Enable {name}',
@@ -242,7 +243,7 @@ export const alerts = {
     instance: 'Instance',
     instanceOf: 'Instance ({dimension})',
     allInstances: 'All',
-    unknownMetric: 'Unknown metric',
+    unknownMetric: 'Unknown metric: the rule fires only if a host sends it',
     patternHint: 'Patterns: * matches any text, ! excludes, for example eth*,!eth9.',
     hubMetric: 'Hub metric',
     hubMetrics: {

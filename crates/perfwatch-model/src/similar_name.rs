@@ -1,0 +1,55 @@
+//! The known name that a misspelled one probably means.
+
+/// Most similar of the known names; `None` if all differ in more than two characters, or one of a short name.
+pub fn similar_name<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // Lengths bound the work for long names.
+    let known = known.into_iter().filter(|known| known.len().abs_diff(name.len()) <= max_distance(known));
+    let distances = known.map(|known| (edit_distance(name, known), known));
+    let close = distances.filter(|(distance, known)| *distance <= max_distance(known));
+    close.min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
+}
+
+/// Maximum number of differing characters of a misspelled name.
+fn max_distance(name: &str) -> usize {
+    if name.len() < 8 { 1 } else { 2 }
+}
+
+/// Edit distance in which a transposition of neighbors is one edit.
+fn edit_distance(left: &str, right: &str) -> usize {
+    let (left, right) = (left.as_bytes(), right.as_bytes());
+    let mut rows = vec![(0..=right.len()).collect::<Vec<usize>>()];
+    for i in 1..=left.len() {
+        let mut row = vec![i];
+        for j in 1..=right.len() {
+            let substitution = rows[i - 1][j - 1] + usize::from(left[i - 1] != right[j - 1]);
+            let mut distance = substitution.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && left[i - 1] == right[j - 2] && left[i - 2] == right[j - 1] {
+                distance = distance.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(distance);
+        }
+        rows.push(row);
+    }
+    rows[left.len()][right.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn misspelled_names_are_similar() {
+        let known = ["cpu.usage", "cpu.user", "load.1m", "memory.used"];
+        for (name, expected) in [
+            ("cpu.usge", Some("cpu.usage")),
+            ("cpu.uasge", Some("cpu.usage")),
+            ("cpu_usage", Some("cpu.usage")),
+            ("load.2m", Some("load.1m")),
+            ("load.x5", None),
+            ("temperature", None),
+            ("", None),
+        ] {
+            assert_eq!(similar_name(name, known), expected, "{name}");
+        }
+    }
+}
