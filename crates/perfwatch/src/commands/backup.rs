@@ -1,6 +1,7 @@
 //! `perfwatch backup` and `perfwatch restore`.
 
 use crate::config::Settings;
+use crate::encryption_keys;
 use crate::stdout::write_stdout;
 use crate::store_url::StoreUrl;
 use crate::{runtime, store};
@@ -32,7 +33,6 @@ pub(crate) fn restore(settings: &Settings, from: &Path) -> anyhow::Result<()> {
             if let Some(previous) = previous {
                 write_stdout(format!("previous data renamed to {}\n", previous.display()).as_bytes())?;
             }
-            Ok(())
         }
         StoreUrl::Postgres(url) => {
             let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -40,7 +40,28 @@ pub(crate) fn restore(settings: &Settings, from: &Path) -> anyhow::Result<()> {
                 store::postgres(settings, &url, clock).await?.restore(from).await.map_err(anyhow::Error::from)
             })?;
             write_stdout("restored to the database\n".to_string().as_bytes())?;
-            Ok(())
         }
     }
+    write_stdout(missing_files(settings).as_bytes())
+}
+
+/// What a backup does not contain and the data directory lacks, one sentence per line.
+fn missing_files(settings: &Settings) -> String {
+    let (key, agent) = (encryption_keys::key_path(settings), settings.data.join("agent"));
+    let mut text = String::new();
+    if settings.hub.encryption_key.is_none() && !key.exists() {
+        text += &format!(
+            "Before the first start, copy the encryption key of the former hub to {}: without it, SSH credentials \
+             and settings of channels must be entered again.\n",
+            key.display()
+        );
+    }
+    if !agent.exists() {
+        text += &format!(
+            "On the same machine, copy the folder agent of the former hub to {}: without it, the machine appears as \
+             a new host.\n",
+            agent.display()
+        );
+    }
+    text
 }

@@ -107,6 +107,13 @@ fn corrupt_database_is_reported_with_advice_and_can_be_restored() {
     }
     let restored = run(&data, &["restore", copy.to_str().unwrap()]);
     assert!(restored.status.success() && text(&restored).contains("renamed to"), "{}", text(&restored));
+    assert!(!text(&restored).contains("encryption key"), "the key is there: {}", text(&restored));
+    let elsewhere = run(&folder.path().join("elsewhere"), &["restore", copy.to_str().unwrap()]);
+    let message = text(&elsewhere);
+    assert!(
+        message.contains("elsewhere/encryption.key: ") && message.contains("elsewhere/agent: "),
+        "{message}"
+    );
     let hub = TestHub::start(folder.path());
     assert_eq!(hub.get("/api/v1/hosts/web").status, 200);
 }
