@@ -38,6 +38,8 @@ pub struct HubConfig {
     pub tls: Option<TlsFiles>,
     /// Whether an agent runs in the same process.
     pub embedded_agent: bool,
+    /// Enrollment token to create unless it exists.
+    pub enrollment_token: Option<SecretString>,
     /// Administrator to create if none exists; without it, a setup link is offered.
     pub initial_admin: Option<InitialAdmin>,
     /// Identity provider for single sign-on.
@@ -105,6 +107,7 @@ impl Default for HubConfig {
             hsts: None,
             shutdown_delay: Duration::ZERO,
             tls: None,
+            enrollment_token: None,
             initial_admin: None,
             oidc: None,
             outbound: OutboundPolicy::default(),

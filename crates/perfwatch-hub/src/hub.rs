@@ -1,7 +1,8 @@
 //! Start and stop of a hub: binds the listener, wires the services, serves and drains.
 
 use crate::app::App;
-use crate::config::{HubConfig, HubConfigError, InitialAdmin};
+use crate::config::HubConfig;
+use crate::initial_access;
 use crate::router::router;
 use crate::services::{HubDependencies, HubError, build_app};
 use perfwatch_auth::AuthDirectory;
@@ -12,9 +13,7 @@ use perfwatch_http::public_address::PublicAddress;
 use perfwatch_ingest::mirror::Mirror;
 use perfwatch_live::cache::Cache;
 use perfwatch_metrics::recorder::Recorder;
-use perfwatch_store::accounts::Role;
-use perfwatch_store::audit::AuditEntry;
-use perfwatch_store::{CommitError, Store, Transaction};
+use perfwatch_store::Store;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,9 +66,7 @@ impl Hub {
             config.session_lifetimes,
         )
         .await?;
-        if let Some(admin) = &config.initial_admin {
-            create_initial_admin(&directory, admin).await?;
-        }
+        initial_access::create(&directory, &config, deps.clock.wall_ms()).await?;
         let security = (directory.clone(), keyring);
         let public_address = Arc::new(public_address(&config, address));
         let process = (public_address, stop.clone(), tasks.clone());
@@ -233,32 +230,6 @@ fn open_loopback_listener(
             .map_err(HubError::Tls)?,
     );
     Ok(address)
-}
-
-/// Creates the configured administrator if no administrator exists.
-async fn create_initial_admin(directory: &Arc<AuthDirectory>, admin: &InitialAdmin) -> Result<(), HubError> {
-    if directory.snapshot().has_admin_except(None) {
-        return Ok(());
-    }
-    let invalid = |message: String| HubConfigError { key: "admin", message };
-    let account = directory.new_account(&admin.name, Role::Admin, admin.password.clone()).await;
-    let account = account.map_err(|error| invalid(error.to_string()))?;
-    let entry = AuditEntry {
-        actor: "configuration".to_owned(),
-        action: "user.create".to_owned(),
-        object: format!("user {}", account.name),
-        ..AuditEntry::default()
-    };
-    let tx = Transaction::build(|tx| tx.accounts().insert(&account));
-    match directory.begin_unattended_write().await?.commit(tx, Some(entry)).await {
-        Ok(()) => Ok(()),
-        // Another hub with the same configuration created the account.
-        Err(CommitError::Conflict) if directory.snapshot().has_admin_except(None) => Ok(()),
-        Err(CommitError::Conflict) => {
-            Err(invalid(format!("user name {:?} is already taken", account.name)).into())
-        }
-        Err(CommitError::Store(error)) => Err(error.into()),
-    }
 }
 
 async fn prune_loop(app: Arc<App>, cache: Arc<Cache>) {

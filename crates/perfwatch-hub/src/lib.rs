@@ -10,6 +10,7 @@ mod app;
 mod config;
 mod host_access;
 mod hub;
+mod initial_access;
 mod middleware;
 mod openapi;
 mod router;

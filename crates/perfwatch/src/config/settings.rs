@@ -50,6 +50,11 @@ pub const SETTINGS: &[(&str, &str)] = &[
         "Password of the initial administrator, created if there is no account; \
          `file:PATH` reads it from a file.",
     ),
+    (
+        "hub.enrollment_token",
+        "Enrollment token (`pwe_` and 64 hexadecimal digits) of agents that are installed together with the hub; it is \
+         created at the start unless it exists, and is valid for a year; `file:PATH` reads it from a file.",
+    ),
     ("hub.oidc.issuer", "OpenID Connect issuer URL; empty disables single sign-on."),
     ("hub.oidc.client_id", "Client ID of the hub at the issuer."),
     ("hub.oidc.client_secret", "Client secret; `file:PATH` reads it from a file."),
@@ -194,6 +199,7 @@ pub struct HubSettings {
     pub shutdown_delay: Duration,
     pub tls: TlsSettings,
     pub admin: AdminSettings,
+    pub enrollment_token: Option<Secret>,
     pub oidc: OidcSettings,
     pub sessions: SessionSettings,
     pub limits: LimitSettings,
@@ -370,6 +376,7 @@ impl Default for HubSettings {
             shutdown_delay: Duration(time::Duration::ZERO),
             tls: TlsSettings::default(),
             admin: AdminSettings::default(),
+            enrollment_token: None,
             oidc: OidcSettings::default(),
             sessions: SessionSettings::default(),
             limits: LimitSettings::default(),

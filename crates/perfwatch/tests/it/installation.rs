@@ -135,6 +135,38 @@ fn doctor_checks_a_running_agent() {
     assert!(status == "error" && message.contains(&address), "{message}");
 }
 
+/// Hub and agent are installed together, with a token that exists before the hub does.
+#[test]
+fn configured_enrollment_token_enrolls_agents() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = format!("pwe_{}", "0123456789abcdef".repeat(4));
+    let start = |token: &str| {
+        let variables = [("PERFWATCH_HUB_ENROLLMENT_TOKEN", token)];
+        TestHub::start_with_env(folder.path(), &["hub", "--listen", "127.0.0.1:0"], &variables)
+    };
+    let hub = start(&token);
+    let address = hub.url("");
+    let args = ["--hub", &address, "--token", &token, "--interval", "250ms"];
+    let _agent = Process::spawn(AGENT, folder.path(), "agent", &args);
+    eventually("the host appears", || hub.get("/api/v1/hosts").text.contains("\"total\":1"));
+    let audit = hub.get("/api/v1/audit?text=enrollment_token.create").text;
+    assert!(audit.contains("\"actor\":\"configuration\"") && !audit.contains(&token), "{audit}");
+    hub.process.kill();
+    // The next start finds the token with one use less.
+    let hub = start(&token);
+    let tokens = hub.get("/api/v1/enrollment-tokens").body["enrollment_tokens"].clone();
+    assert_eq!(
+        (tokens.as_array().unwrap().len(), &tokens[0]["uses_left"]),
+        (1, &Value::from(9_999)),
+        "{tokens}"
+    );
+    hub.process.kill();
+    let variables = [("PERFWATCH_HUB_ENROLLMENT_TOKEN", "pwe_short")];
+    let mut refused = Process::spawn_with(BINARY, folder.path(), "refused", &["hub"], &variables);
+    assert!(!refused.child.wait().unwrap().success());
+    assert!(refused.log().contains("enrollment_token: expected pwe_"), "{}", refused.log());
+}
+
 #[test]
 fn completions_are_valid_scripts() {
     for (program, word) in [("perfwatch", "doctor"), ("perfwatch-agent", "install")] {

@@ -35,6 +35,9 @@ pub(crate) fn hub_config(settings: &Settings) -> anyhow::Result<HubConfig> {
             password: password.read().map_err(|error| anyhow::anyhow!("hub.admin.password: {error}"))?,
         }),
     };
+    let enrollment_token = hub.enrollment_token.as_ref().map(Secret::read).transpose();
+    let enrollment_token =
+        enrollment_token.map_err(|error| anyhow::anyhow!("hub.enrollment_token: {error}"))?;
     let redis = hub.redis.as_ref().map(Secret::read).transpose();
     let redis = redis.map_err(|error| anyhow::anyhow!("hub.redis: {error}"))?;
     Ok(HubConfig {
@@ -51,6 +54,7 @@ pub(crate) fn hub_config(settings: &Settings) -> anyhow::Result<HubConfig> {
         shutdown_delay: hub.shutdown_delay.0,
         tls,
         initial_admin,
+        enrollment_token: enrollment_token.filter(|text| !text.is_empty()).map(Into::into),
         session_lifetimes: SessionLifetimes {
             idle_timeout: hub.sessions.idle_timeout.0,
             max_age: hub.sessions.max_age.0,
