@@ -14,7 +14,7 @@ use perfwatch_ingest::mirror::Mirror;
 use perfwatch_live::cache::Cache;
 use perfwatch_metrics::recorder::Recorder;
 use perfwatch_store::Store;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -135,6 +135,16 @@ impl Hub {
         local_url(self.address, self.tls)
     }
 
+    /// URL of the hub for other machines; `None` if the listener has a single address, or if this machine has no
+    /// address except loopback.
+    pub fn network_url(&self) -> Option<String> {
+        if !self.address.ip().is_unspecified() {
+            return None;
+        }
+        let ip = network_address(self.address.is_ipv6())?;
+        Some(local_url(SocketAddr::new(ip, self.address.port()), self.tls))
+    }
+
     /// URL of the hub for the embedded agent.
     pub fn loopback_url(&self) -> String {
         self.loopback_address.map_or_else(|| self.url(), |address| format!("http://{address}"))
@@ -145,12 +155,16 @@ impl Hub {
         self.directory.embedded_agent_secret().to_owned()
     }
 
-    /// Setup page for the first administrator; `None` if an administrator exists. The secret is in the
-    /// fragment, which browsers do not send, so that no proxy logs it.
-    pub fn setup_url(&self) -> Option<String> {
-        let secret = self.directory.setup_secret()?;
-        let base_url = self.public_url.clone().unwrap_or_else(|| self.url());
-        Some(format!("{base_url}/setup#{secret}"))
+    /// Addresses of the setup page for the first administrator: the public URL, or that of this machine and that
+    /// for other machines. Empty if an administrator exists. The secret is in the fragment, which browsers do not
+    /// send, so that no proxy logs it.
+    pub fn setup_urls(&self) -> Vec<String> {
+        let Some(secret) = self.directory.setup_secret() else { return Vec::new() };
+        let base_urls = match &self.public_url {
+            Some(url) => vec![url.clone()],
+            None => std::iter::once(self.url()).chain(self.network_url()).collect(),
+        };
+        base_urls.iter().map(|base_url| format!("{base_url}/setup#{secret}")).collect()
     }
 
     /// Reports that it is not ready for the shutdown delay. Then stops accepting requests, closes WebSockets, and
@@ -203,6 +217,20 @@ fn public_address(config: &HubConfig, address: SocketAddr) -> PublicAddress {
 }
 
 /// URL of a listener for clients on this machine.
+/// Address of this machine that it uses for connections to other networks. To connect a UDP socket selects the
+/// route and its source address (udp(7)), and sends nothing. The destinations are reserved for documentation
+/// (RFC 5737, RFC 3849). A listener of IPv6 accepts IPv4, too.
+fn network_address(has_ipv6: bool) -> Option<IpAddr> {
+    let source = |local: IpAddr, remote: IpAddr| {
+        let socket = UdpSocket::bind((local, 0)).ok()?;
+        socket.connect((remote, 9)).ok()?;
+        Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
+    };
+    let ipv4 = source(Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into());
+    let remote = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+    ipv4.or_else(|| source(Ipv6Addr::UNSPECIFIED.into(), remote.into()).filter(|_| has_ipv6))
+}
+
 fn local_url(mut address: SocketAddr, tls: bool) -> String {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {

@@ -113,6 +113,27 @@ fn hub_with_embedded_agent_shuts_down_gracefully() {
     assert!(folder.path().join("all/agent/host-id").exists());
 }
 
+/// A hub that listens on all addresses prints a link for other machines, too.
+#[test]
+fn setup_link_for_other_machines_is_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["hub", "--listen", "0.0.0.0:0"];
+    let mut hub = Process::spawn(BINARY, folder.path(), "open", &args);
+    eventually("the hub runs", || hub.log().contains("hub started"));
+    let stdout = hub.child.stdout.take().unwrap();
+    assert_eq!(hub.terminate(), 0);
+    let printed: Vec<String> = std::io::BufReader::new(stdout).lines().map(Result::unwrap).collect();
+    let links: Vec<&str> =
+        printed.iter().map(|line| line.trim()).filter(|line| line.contains("/setup#")).collect();
+    // The source address of the default route; a machine without network has none.
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    let is_connected = socket.connect("192.0.2.1:9").is_ok();
+    let own = is_connected.then(|| format!("http://{}:", socket.local_addr().unwrap().ip()));
+    assert!(links[0].starts_with("http://127.0.0.1:"), "{printed:?}");
+    assert_eq!(links.len(), 1 + usize::from(own.is_some()), "{printed:?}");
+    assert!(own.is_none_or(|own| links[1].starts_with(&own)), "{printed:?}");
+}
+
 #[test]
 fn second_agent_on_the_same_state_dir_is_rejected() {
     let folder = tempfile::tempdir().unwrap();

@@ -85,8 +85,14 @@ fn start_hub(
 /// terminal must not end monitoring.
 fn print_url(hub: &Hub) {
     let mut text = format!("PerfWatch {} is listening on {}\n", env!("CARGO_PKG_VERSION"), hub.url());
-    if let Some(url) = hub.setup_url() {
+    if let Some(url) = hub.network_url() {
+        text += &format!("From other machines: {url}\n");
+    }
+    if let [url, others @ ..] = &hub.setup_urls()[..] {
         text += &format!("No users yet. Create the first administrator:\n\n    {url}\n\n");
+        for url in others {
+            text += &format!("or from another machine:\n\n    {url}\n\n");
+        }
     }
     if let Err(error) = write_stdout(text.as_bytes()) {
         let error = format!("{error:#}");
