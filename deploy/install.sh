@@ -90,10 +90,14 @@ install_program() {
     tar -xzf "$dir/$name.tar.gz" -C "$dir"
     bin="${prefix:-/usr/local}/bin"
     mkdir -p "$bin"
-    # By rename: a running program is not overwritten.
-    cp "$dir/$name/$program" "$bin/.$program.new"
-    chmod 755 "$bin/.$program.new"
-    mv -f "$bin/.$program.new" "$bin/$program"
+    # The hub offers perfwatch-agent to other machines, if it is beside its own program.
+    for file in "$program" perfwatch-agent; do
+        [ -e "$dir/$name/$file" ] || continue
+        # By rename: a running program is not overwritten.
+        cp "$dir/$name/$file" "$bin/.$file.new"
+        chmod 755 "$bin/.$file.new"
+        mv -f "$bin/.$file.new" "$bin/$file"
+    done
     printf '%s is installed as %s\n' "$("$bin/$program" --version)" "$bin/$program"
     if [ "$program" = perfwatch ]; then
         printf 'Start it: %s\n' "$bin/$program"

@@ -23,13 +23,14 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def write_archive(path, program):
-    """An archive as `make dist` writes it, with a script in place of the program."""
-    text = f"#!/bin/sh\necho {program} {VERSION}\n".encode()
+def write_archive(path, *programs):
+    """An archive as `make dist` writes it, with scripts in place of the programs."""
     with tarfile.open(path, "w:gz") as archive:
-        member = tarfile.TarInfo(f"{path.name.removesuffix('.tar.gz')}/{program}")
-        member.size, member.mode = len(text), 0o755
-        archive.addfile(member, io.BytesIO(text))
+        for program in programs:
+            text = f"#!/bin/sh\necho {program} {VERSION}\n".encode()
+            member = tarfile.TarInfo(f"{path.name.removesuffix('.tar.gz')}/{program}")
+            member.size, member.mode = len(text), 0o755
+            archive.addfile(member, io.BytesIO(text))
 
 
 def write_package(folder, program):
@@ -55,7 +56,7 @@ class InstallScriptTest(unittest.TestCase):
         self.release.mkdir()
         self.prefix = pathlib.Path(folder.name) / "prefix"
         self.archive = self.release / f"perfwatch-{VERSION}-{os.uname().machine}-linux.tar.gz"
-        write_archive(self.archive, "perfwatch")
+        write_archive(self.archive, "perfwatch", "perfwatch-agent")
         self.package = write_package(self.release, "perfwatch")
         subprocess.run([ROOT / "scripts/checksums", self.release, VERSION, "https://release.example"], check=True)
 
@@ -77,7 +78,8 @@ class InstallScriptTest(unittest.TestCase):
         self.assertEqual(code, 0, output)
         program = self.prefix / "bin/perfwatch"
         self.assertEqual(subprocess.run([program], capture_output=True, text=True).stdout, f"perfwatch {VERSION}\n")
-        self.assertEqual([path.name for path in program.parent.iterdir()], ["perfwatch"])
+        # The agent is beside the hub, which offers it to other machines.
+        self.assertEqual(sorted(path.name for path in program.parent.iterdir()), ["perfwatch", "perfwatch-agent"])
 
     def test_changed_files_are_rejected(self):
         write_archive(self.archive, "perfwatch-changed")
