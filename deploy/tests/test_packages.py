@@ -47,12 +47,16 @@ def next_version(package, folder):
 
 def get(url, token=None):
     """Body of a response; empty if there is none."""
+    return get_bytes(url, token).decode()
+
+
+def get_bytes(url, token=None):
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
     try:
         with urllib.request.urlopen(request, timeout=5) as response:
-            return response.read().decode()
+            return response.read()
     except (urllib.error.URLError, ConnectionError, TimeoutError):
-        return ""
+        return b""
 
 
 class PackageTest(unittest.TestCase):
@@ -103,6 +107,13 @@ class PackageTest(unittest.TestCase):
         self.user_command("user", "add", "mira", "--role", "admin", text="initial-password-1")
         token = self.user_command("user", "token", "mira", "--scope", "admin").split()[-1]
         return hub, f"http://127.0.0.1:{port}", token
+
+    def enrollment_token(self, url, token):
+        body = json.dumps({"name": "test"}).encode()
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        request = urllib.request.Request(f"{url}/api/v1/enrollment-tokens", data=body, headers=headers)
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return json.load(response)["token"]
 
     def assert_purged(self, name):
         self.root.dpkg("--purge", name)
@@ -169,11 +180,7 @@ class PackageTest(unittest.TestCase):
         self.assertFalse(wanted.is_symlink(), "the administrator enables the service")
         checks = self.doctor("perfwatch-agent", "agent.yaml", "perfwatch-agent")
         self.assertEqual((checks["hub"][0], checks["process"][0]), ("error", "warning"), checks)
-        body = json.dumps({"name": "test", "uses": 1, "expires_in_hours": 1, "tags": []}).encode()
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        request = urllib.request.Request(f"{url}/api/v1/enrollment-tokens", data=body, headers=headers)
-        with urllib.request.urlopen(request, timeout=10) as response:
-            secret = json.load(response)["token"]
+        secret = self.enrollment_token(url, token)
         secret_file = root.path / "etc/perfwatch/agent.token"
         secret_file.write_text(secret)
         shutil.chown(secret_file, group=(root.path / "etc/perfwatch/agent.yaml").stat().st_gid)
@@ -198,6 +205,30 @@ class PackageTest(unittest.TestCase):
         self.assertNotEqual(conflict.returncode, 0)
         root.dpkg("--remove", "perfwatch-agent")
         self.assertTrue((root.path / "var/lib/perfwatch-agent/agent/secret").exists())
+        self.assert_purged("perfwatch-agent")
+
+    def test_agent_is_configured_by_the_installation(self):
+        hub_root = FreshRoot()
+        self.addCleanup(hub_root.close)
+        root, self.root = self.root, hub_root
+        hub_root.dpkg("-i", hub_root.copy(self.packages["perfwatch"]))
+        _, url, token = self.hub_with_admin()
+        secret = self.enrollment_token(url, token)
+        # The hub offers the small program.
+        offered = get_bytes(f"{url}/download/agent-linux-{os.uname().machine}", secret)
+        self.assertEqual(offered, (hub_root.path / "usr/bin/perfwatch-agent").read_bytes())
+        self.root = root
+
+        variables = {"PERFWATCH_AGENT_HUB": url, "PERFWATCH_AGENT_TOKEN": secret}
+        output = root.run("dpkg", "-i", root.copy(self.packages["perfwatch-agent"]), **variables).stdout
+        self.assertIn(f"sends to {url}", output)
+        self.assertEqual(self.mode("etc/perfwatch/agent.token"), (0o640, 0))
+        wanted = root.path / "etc/systemd/system/multi-user.target.wants/perfwatch-agent.service"
+        self.assertTrue(wanted.is_symlink(), "the service starts at boot")
+        agent = root.start("perfwatch-agent")
+        agent.wait_ready()
+        eventually("the snapshots of the agent arrive", lambda: json.loads(get(f"{url}/api/v1/hosts", token))["total"] == 2)
+        self.assertEqual(agent.stop(), 0)
         self.assert_purged("perfwatch-agent")
 
     def test_agent_of_the_install_script_is_not_replaced(self):
