@@ -14,6 +14,7 @@ const PROGRAMS: &[&str] = &[
     "docker",
     "echo",
     "grep",
+    "head",
     "helm",
     "install",
     "journalctl",
@@ -54,7 +55,7 @@ fn shell_blocks() -> Vec<(String, String)> {
     blocks
 }
 
-/// Simple commands of a script: splits at separators and substitutions outside of single quotes.
+/// Simple commands of a script: splits at separators, subshells and substitutions outside of single quotes.
 fn simple_commands(script: &str) -> Vec<String> {
     let mut commands = vec![String::new()];
     let (mut quote, mut chars) = (None, script.chars().peekable());
@@ -67,7 +68,7 @@ fn simple_commands(script: &str) -> Vec<String> {
                 while chars.next_if(|c| *c != '\n').is_some() {}
                 continue;
             }
-            ('|' | ';' | '&' | '\n' | ')', None) => {
+            ('|' | ';' | '&' | '\n' | ')' | '(', None) => {
                 commands.push(String::new());
                 continue;
             }
@@ -95,6 +96,8 @@ fn problem(command: &str, routes: &[Vec<String>]) -> Option<String> {
         // The user of a service.
         let options = if words.first().is_some_and(|word| *word == "-u") { 2 } else { 0 };
         words.drain(..options.min(words.len()));
+        // Variables of the command.
+        words.drain(..words.iter().take_while(|word| is_assignment(word)).count());
     }
     if let Some(redirection) = words.iter().position(|word| word.starts_with('>') || word.starts_with('<')) {
         words.truncate(redirection);
@@ -108,11 +111,15 @@ fn problem(command: &str, routes: &[Vec<String>]) -> Option<String> {
             let target = words.get(1).map_or("run", |word| word.as_str());
             (!makefile.contains(&format!("\n{target}:"))).then(|| format!("no target {target}"))
         }
-        "curl" => {
+        "curl" | "wget" => {
             words.iter().filter(|word| word.starts_with("http")).find_map(|url| unknown_route(url, routes))
         }
         // A command in a container: `docker compose exec hub perfwatch …`.
         "docker" | "kubectl" if words.contains(&&"exec".to_owned()) => {
+            let has = |text: &str| words.iter().any(|word| *word == text);
+            if has("compose") && !has("-T") {
+                return Some("exec without -T needs a terminal".to_owned());
+            }
             let inner = words.iter().skip_while(|word| **word != "exec");
             let inner: Vec<&String> = inner.skip_while(|word| **word != "perfwatch").copied().collect();
             parse(crate::cli::hub_command(), &inner)
@@ -165,6 +172,35 @@ fn documented_commands_exist() {
     assert!(blocks.len() > 20, "only {} blocks", blocks.len());
 }
 
+/// Variables of a script: names after `$`.
+fn used_variables(script: &str) -> impl Iterator<Item = &str> {
+    let names = script.split('$').skip(1).map(|rest| rest.trim_start_matches('{'));
+    let is_part = |c: char| c.is_ascii_uppercase() || c == '_';
+    names
+        .map(move |rest| rest.find(|c| !is_part(c)).map_or(rest, |end| &rest[..end]))
+        .filter(|name| !name.is_empty())
+}
+
+/// A reader who pastes the commands of a page in their order has every variable.
+#[test]
+fn documented_variables_are_set() {
+    let blocks = shell_blocks();
+    let mut problems = Vec::new();
+    for (page, script) in &blocks {
+        for name in used_variables(script) {
+            let is_set = |(other, text): &(String, String)| {
+                let assigns = |line: &str| line.trim_start().starts_with(&format!("{name}="));
+                other == page && text.split(['\n', ';', ' ']).any(assigns)
+            };
+            if !blocks.iter().any(is_set) {
+                problems.push(format!("{page}: {name} is never set"));
+            }
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+    assert_eq!(used_variables("echo \"$A\" ${B_C} $(d) $1").collect::<Vec<_>>(), ["A", "B_C"]);
+}
+
 #[test]
 fn wrong_commands_are_found() {
     let routes = routes();
@@ -177,6 +213,8 @@ fn wrong_commands_are_found() {
         ("make everything", "no target everything"),
         ("curl -H 'A: b' 'http://127.0.0.1:8000/api/v1/machines?x=1'", "no route /api/v1/machines"),
         ("frobnicate", "unknown program frobnicate"),
+        ("docker compose exec hub perfwatch user list", "exec without -T"),
+        ("(wget -O- http://h/x.sh || exit) | sudo A=b sh", "no route /x.sh"),
         ("echo 'a", "unbalanced quotes"),
     ] {
         let found = simple_commands(script).iter().find_map(|command| problem(command, &routes));
