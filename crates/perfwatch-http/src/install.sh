@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs the PerfWatch agent of this hub on this host:
 #   curl -fsSL @SITE@/install.sh | sudo sh -s -- TOKEN
+# It requires curl or wget, sha256sum, and root.
 # TOKEN is an enrollment token of the page Settings > Agents; with `-` it is read from standard input. Further
 # arguments are passed to `agent install`.
 set -eu

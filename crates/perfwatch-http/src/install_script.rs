@@ -57,10 +57,11 @@ pub async fn commands(base_url: &str, downloads: &Path, token: &str) -> Result<I
     let sha256 = to_hex(&Sha256::digest(script(base_url, downloads).await?));
     let url = format!("{}/install.sh", shell_safe(base_url)?);
     Ok(InstallCommands {
-        command: format!("curl -fsSL {url} | sudo sh -s -- {token}"),
+        // A pipeline has the exit code of its last command: without a script, `sh` gets a command that fails.
+        command: format!("(curl -fsSL {url} || wget -O- {url} || echo exit 1) | sudo sh -s -- {token}"),
         verified_command: format!(
-            "f=$(mktemp) && curl -fsSL {url} -o \"$f\" && echo \"{sha256}  $f\" | sha256sum -c - && \
-             echo {token} | sudo sh \"$f\" -"
+            "f=$(mktemp) && (curl -fsSL {url} -o \"$f\" || wget -O \"$f\" {url}) && \
+             echo \"{sha256}  $f\" | sha256sum -c - && echo {token} | sudo sh \"$f\" -"
         ),
     })
 }
@@ -149,6 +150,7 @@ fn to_hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
 
     /// Install script over plain HTTP: the verified command names the checksum of the script, and the script
     /// those of the binaries.
@@ -165,10 +167,43 @@ mod tests {
         assert!(text.contains(&format!("    {}) echo ", std::env::consts::ARCH)) && !text.contains("$(id)"));
         assert!(!text.contains('@') || text.contains("\"$@\""), "{text}");
         let before = commands(url, downloads.path(), token).await.unwrap();
-        assert_eq!(before.command, "curl -fsSL http://192.0.2.1:8000/install.sh | sudo sh -s -- pwe_1");
+        let address = "http://192.0.2.1:8000/install.sh";
+        let download = format!("curl -fsSL {address} || wget -O- {address} || echo exit 1");
+        assert_eq!(before.command, format!("({download}) | sudo sh -s -- pwe_1"));
         assert!(before.verified_command.contains(&to_hex(&Sha256::digest(&text))), "{before:?}");
         std::fs::write(&binary, "changed binary").unwrap();
         assert_ne!(commands(url, downloads.path(), token).await.unwrap(), before);
         assert!(script("http://x$(id)", downloads.path()).await.is_err());
+    }
+
+    /// A host without curl uses wget, and the command fails on a host without both.
+    #[tokio::test]
+    async fn commands_need_curl_or_wget() {
+        let (downloads, programs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let commands = commands("http://192.0.2.1:8000", downloads.path(), "pwe_1").await.unwrap();
+        let install = |name: &str, text: &str| {
+            let path = programs.path().join(name);
+            std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        let succeeds = |command: &str| {
+            let mut shell = std::process::Command::new("/bin/sh");
+            let output = shell.args(["-c", command]).env("PATH", programs.path()).output().unwrap();
+            output.status.success()
+        };
+        // Runs the script, or only accepts it.
+        install("sudo", "shift; [ \"$1\" = -s ] || exit 0; exec /bin/sh");
+        install("mktemp", &format!("echo {}", downloads.path().join("script").display()));
+        install("sha256sum", "[ -s \"${0%/*}/downloaded\" ]");
+        for (command, output) in [(&commands.command, "-O-"), (&commands.verified_command, "-O")] {
+            for downloader in ["curl", "wget"] {
+                assert!(!succeeds(command), "neither curl nor wget: {command}");
+                let is_called = format!("case \"$*\" in *{output}*|-fsSL*) ;; *) exit 2 ;; esac");
+                install(downloader, &format!("{is_called}\necho 1 >\"${{0%/*}}/downloaded\"\necho exit 0"));
+                assert!(succeeds(command), "{downloader}: {command}");
+                std::fs::remove_file(programs.path().join(downloader)).unwrap();
+                std::fs::remove_file(programs.path().join("downloaded")).unwrap();
+            }
+        }
     }
 }

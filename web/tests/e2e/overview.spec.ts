@@ -60,7 +60,7 @@ describe('without hosts', () => {
   it.each(SCREENS)('shows the ways to add one in %s at %i px', async (scheme, width) => {
     const { context, page, errors } = await open('/', { scheme, width })
     await page.getByRole('heading', { name: 'No hosts yet' }).waitFor()
-    expect(await page.locator('main code').textContent()).toContain(`curl -fsSL ${site.url}/install.sh | sudo sh`)
+    expect(await page.locator('main code').textContent()).toContain(`curl -fsSL ${site.url}/install.sh || wget`)
     await checkPage(page, `overview-empty-${scheme}-${width}`)
     await closePage(context, errors)
   })
