@@ -131,6 +131,17 @@ describe('alerts', () => {
     await page.getByRole('link', { name: 'Processes are there' }).waitFor()
   })
 
+  it('rule with an unknown metric has a warning', async () => {
+    const condition = { kind: 'threshold', metric: 'cpu.usge', threshold: 90 }
+    await site.request('POST', '/api/v1/rules', { name: 'Misspelled', condition })
+    await page.goto(`${site.url}/alerts/rules`)
+    await page.getByText('did you mean cpu.usage?').waitFor()
+    await checkPage(page, 'alerts-rules-warning')
+    await page.getByRole('link', { name: 'Misspelled' }).click()
+    await page.getByText('did you mean cpu.usage?').waitFor()
+    await page.getByText('Unknown metric: the rule fires only if a host sends it').waitFor()
+  })
+
   it('firing alert updates badge, notification and incident page', async () => {
     await expect.poll(() => received.at(-1)?.reason, { timeout: 20_000 }).toBe('opened')
     await expect.poll(() => badge().getAttribute('title')).toContain('1 warning')
