@@ -4,7 +4,7 @@
 //! restart loses no state. Until then the evaluator is *stale* and observes nothing.
 
 use crate::evaluator_slots::{EvaluatorSlots, HostSlot, lock_slot};
-use crate::replay;
+use crate::replay::{self, ReplayRange};
 use crate::state::AlertingState;
 use crate::transition::{HostTransition, hub_host_id};
 use perfwatch_auth::AuthDirectory;
@@ -119,6 +119,7 @@ impl EvaluatorPool {
             // Data from before this start was evaluated by the previous run.
             let newest = self.deps.live_feed.snapshot_at(id, i64::MAX, self.now_ms());
             let newest_ms = newest.map(|row| row.at_ms).max(host.record.last_snapshot_ms);
+            let newest_ms = newest_ms.max(self.deps.history.newest_unsealed_ms(id));
             lock_slot(&self.slots.slot(id)).evaluated_until_ms = newest_ms.unwrap_or_default();
             self.slots.invalidate(id);
         }
@@ -191,6 +192,9 @@ impl EvaluatorPool {
         let slot = self.slots.slot(host);
         let mut slot = lock_slot(&slot);
         slot.discard_if_behind(snapshot.interval_ms);
+        if slot.revision != self.slots.target_revision() {
+            slot.record_missed(snapshot.at_ms);
+        }
         self.evaluate_slot(host, &mut slot, |evaluator, events| {
             evaluator.evaluate_snapshot(snapshot, skew_ms, age_ms, events);
         });
@@ -306,8 +310,9 @@ impl EvaluatorPool {
         let auth_snapshot = self.deps.directory.snapshot();
         let state = self.deps.state.snapshot();
         let rules = state.definitions.rules_for_host(host.0, auth_snapshot.host_tags(host));
-        let required_ms = {
-            let slot = lock_slot(&slot);
+        let now_ms = self.now_ms();
+        let range = {
+            let mut slot = lock_slot(&slot);
             if slot.revision == target_revision {
                 return Ok(());
             }
@@ -317,14 +322,13 @@ impl EvaluatorPool {
                     "alert transitions of this host are still being persisted; retry".to_owned(),
                 ));
             }
-            slot.evaluator.required_replay_ms(&rules)
+            let evaluated_until_ms = slot.evaluated_until_ms.max(slot.evaluator.last_ms());
+            let lookback_ms = slot.evaluator.required_replay_ms(&rules);
+            ReplayRange::new(lookback_ms, evaluated_until_ms, slot.begin_replay(), now_ms)
         };
-        let rows = match required_ms {
+        let rows = match range {
             None => Vec::new(),
-            Some(lookback_ms) => {
-                let history = &self.deps.history;
-                replay::load_replay_rows(history, host, &rules, self.now_ms(), lookback_ms).await?
-            }
+            Some(range) => replay::load_replay_rows(&self.deps.history, host, &rules, range, now_ms).await?,
         };
         let pool = self.clone();
         let replay = move || pool.replay(host, &slot, rules, &rows, target_revision);
@@ -363,16 +367,25 @@ impl EvaluatorPool {
         }
         let loaded_until_ms = rows.last().map_or(i64::MIN, |row| row.at_ms);
         let mut slot = lock_slot(slot);
-        // Snapshots published from here on wait for the lock of the slot, so that none is missed.
-        let recent = self.deps.live_feed.recent_rows(host, loaded_until_ms.saturating_add(1), now_ms);
-        for published in recent.map(RecentRows::decode).unwrap_or_default() {
-            let row = &published.snapshot;
-            evaluator.evaluate_snapshot(row, skew_ms, self.observation_age_ms(host, row), &mut replayed);
+        let is_complete = slot.end_replay(replay::in_memory_since_ms(now_ms));
+        if is_complete {
+            // Snapshots published from here on wait for the lock of the slot, so that none is missed.
+            let recent = self.deps.live_feed.recent_rows(host, loaded_until_ms.saturating_add(1), now_ms);
+            for published in recent.map(RecentRows::decode).unwrap_or_default() {
+                let row = &published.snapshot;
+                evaluator.evaluate_snapshot(row, skew_ms, self.observation_age_ms(host, row), &mut replayed);
+            }
         }
         // What another hub evaluated in between is recorded by that hub.
         retain_active_transitions(&mut replayed, evaluated_until_ms.max(slot.evaluated_elsewhere_ms));
         events.extend(replayed);
-        (slot.evaluator, slot.revision) = (evaluator, target_revision);
+        slot.evaluator = evaluator;
+        if is_complete {
+            slot.revision = target_revision;
+        } else {
+            // The next replay continues with the snapshots that are too old for the recent window.
+            self.slots.mark_stale(host);
+        }
         self.emit(host, &mut slot, events);
     }
 }

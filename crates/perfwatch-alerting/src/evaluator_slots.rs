@@ -18,6 +18,11 @@ fn is_behind(last_ms: i64, evaluated_elsewhere_ms: i64, interval_ms: u32) -> boo
     last_ms < evaluated_elsewhere_ms.saturating_sub(max_missed_ms)
 }
 
+/// Earlier of two times, if there is any.
+fn oldest(first: Option<i64>, second: Option<i64>) -> Option<i64> {
+    first.into_iter().chain(second).min()
+}
+
 /// Evaluator of a host with its progress.
 #[derive(Default)]
 pub(crate) struct HostSlot {
@@ -32,9 +37,34 @@ pub(crate) struct HostSlot {
     pub(crate) evaluated_until_ms: i64,
     /// Time of the newest snapshot that another hub evaluated, milliseconds since 1970.
     pub(crate) evaluated_elsewhere_ms: i64,
+    /// Time of the oldest snapshot that arrived while the evaluator was stale, milliseconds since 1970.
+    missed_since_ms: Option<i64>,
+    /// Time of the oldest of these snapshots that the replay in progress covers.
+    replayed_since_ms: Option<i64>,
 }
 
 impl HostSlot {
+    /// Records a snapshot that arrived while the evaluator was stale.
+    pub(crate) fn record_missed(&mut self, at_ms: i64) {
+        self.missed_since_ms = oldest(self.missed_since_ms, Some(at_ms));
+    }
+
+    /// Time of the oldest missed snapshot, from which a replay that begins now reads the history.
+    pub(crate) fn begin_replay(&mut self) -> Option<i64> {
+        self.replayed_since_ms = oldest(self.replayed_since_ms, self.missed_since_ms.take());
+        self.replayed_since_ms
+    }
+
+    /// Ends a replay that also covers the snapshots from `covered_since_ms` on. Returns false if older
+    /// snapshots were missed since it began.
+    pub(crate) fn end_replay(&mut self, covered_since_ms: i64) -> bool {
+        if self.missed_since_ms.is_some_and(|at_ms| at_ms < covered_since_ms) {
+            return false;
+        }
+        (self.missed_since_ms, self.replayed_since_ms) = (None, None);
+        true
+    }
+
     /// Discards the evaluator if the host sent to another hub for some time.
     pub(crate) fn discard_if_behind(&mut self, interval_ms: u32) {
         if is_behind(self.evaluator.last_ms(), self.evaluated_elsewhere_ms, interval_ms) {

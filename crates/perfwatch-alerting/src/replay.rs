@@ -19,19 +19,56 @@ const IN_MEMORY_REPLAY_MS: i64 = limits::RECENT_WINDOW_MS - 30_000;
 /// because raw rows of days would be hundreds of thousands.
 const MAX_RAW_REPLAY_MS: i64 = 12 * 3_600_000;
 
+/// History that a replay covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ReplayRange {
+    /// Start, in milliseconds since 1970.
+    pub(crate) from_ms: i64,
+    /// History that the rules need, in milliseconds.
+    pub(crate) lookback_ms: i64,
+}
+
+impl ReplayRange {
+    /// Range for rules that need a history of `lookback_ms` (`None` if the evaluator has their state), and for
+    /// snapshots that arrived before the replay. It begins at the newest evaluated snapshot, which may be old: a
+    /// host that spooled during an outage of the hub continues from there, and older snapshots change nothing.
+    /// `None` if nothing is replayed.
+    pub(crate) fn new(
+        lookback_ms: Option<i64>,
+        evaluated_until_ms: i64,
+        missed_since_ms: Option<i64>,
+        now_ms: i64,
+    ) -> Option<Self> {
+        let evaluated_ms = (evaluated_until_ms > 0).then(|| evaluated_until_ms.min(now_ms));
+        let first_ms = match (evaluated_ms, lookback_ms) {
+            (Some(evaluated_ms), Some(_)) => evaluated_ms,
+            (Some(evaluated_ms), None) => missed_since_ms?.max(evaluated_ms),
+            (None, Some(_)) => missed_since_ms.unwrap_or(now_ms).min(now_ms),
+            (None, None) => missed_since_ms?,
+        };
+        let lookback_ms = lookback_ms.unwrap_or_default();
+        Some(Self { from_ms: first_ms.saturating_sub(lookback_ms), lookback_ms })
+    }
+}
+
+/// Time from which on the recent window covers everything.
+pub(crate) fn in_memory_since_ms(now_ms: i64) -> i64 {
+    now_ms.saturating_sub(IN_MEMORY_REPLAY_MS)
+}
+
 /// Stored rows of a host with the metrics of the rules, sorted by time. Empty if the recent window
-/// covers the lookback.
+/// covers the range.
 pub(crate) async fn load_replay_rows(
     history: &History,
     host: HostId,
     rules: &[Arc<Rule>],
+    range: ReplayRange,
     now_ms: i64,
-    lookback_ms: i64,
 ) -> Result<Vec<Arc<Snapshot>>, StoreError> {
-    if lookback_ms <= IN_MEMORY_REPLAY_MS {
+    let ReplayRange { from_ms, lookback_ms } = range;
+    if from_ms >= in_memory_since_ms(now_ms) {
         return Ok(Vec::new());
     }
-    let from_ms = now_ms.saturating_sub(lookback_ms);
     let selector = |metric: &str| SeriesSelector { metric: metric.to_owned(), instance: None };
     let mut series: HashSet<SeriesSelector> =
         rules.iter().filter_map(|rule| Some(selector(rule.condition.selector()?.0))).collect();
@@ -100,5 +137,26 @@ pub(crate) fn orphaned_transition(
         observed_at_ms: now_ms,
         value: None,
         peak_value: alert.body.peak_value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ReplayRange;
+
+    #[test]
+    fn range_begins_at_the_newest_evaluated_snapshot() {
+        let from_ms = |lookback_ms, evaluated_until_ms, missed_since_ms| {
+            let range = ReplayRange::new(lookback_ms, evaluated_until_ms, missed_since_ms, 1_000);
+            range.map(|range| range.from_ms)
+        };
+        assert_eq!(from_ms(Some(60), 0, None), Some(940), "a new host");
+        assert_eq!(from_ms(Some(60), 0, Some(500)), Some(440), "its first snapshots are old");
+        assert_eq!(from_ms(Some(60), 700, None), Some(640), "an outage");
+        assert_eq!(from_ms(Some(60), 700, Some(500)), Some(640), "older snapshots change nothing");
+        assert_eq!(from_ms(Some(60), 2_000, None), Some(940), "a time in the future");
+        assert_eq!(from_ms(None, 700, Some(800)), Some(800));
+        assert_eq!(from_ms(None, 700, Some(500)), Some(700));
+        assert_eq!(from_ms(None, 700, None), None);
     }
 }

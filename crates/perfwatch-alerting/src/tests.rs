@@ -7,6 +7,7 @@ mod harness;
 mod lists;
 mod paused_store;
 mod recipients;
+mod replays;
 mod simulated_fleet;
 mod timing;
 

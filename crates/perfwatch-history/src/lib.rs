@@ -255,6 +255,11 @@ impl History {
         Ok(rows)
     }
 
+    /// Time of the newest snapshot of a host that is not sealed, Unix milliseconds.
+    pub fn newest_unsealed_ms(&self, host: HostId) -> Option<i64> {
+        self.head(host).rows().iter().map(EncodedRow::at_ms).max()
+    }
+
     /// Reason why ingestion is blocked (low disk space, or a store that rejects writes or appends), if it is.
     pub fn ingest_blocked(&self) -> Option<String> {
         self.low_disk_space().or_else(|| {
