@@ -50,6 +50,7 @@ mod replay;
 mod rights;
 mod rolling_update;
 mod server_import;
+mod simulation;
 mod ssh_secrets;
 mod status_pages;
 mod support;
