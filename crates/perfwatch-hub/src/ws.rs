@@ -27,12 +27,15 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
+/// Time in which a new client may subscribe before it receives full snapshots: a page that is on the way to do so would
+/// receive megabytes of a large fleet.
+const SUBSCRIBE_DELAY: Duration = Duration::from_millis(500);
 /// Close code after the loss of access, from the range for applications (RFC 6455, 7.4.2).
 const CLOSE_UNAUTHORIZED: u16 = 4401;
 
 /// Live metrics over WebSocket
 ///
-/// Sends full snapshots of all visible hosts until the first `subscribe`; see ClientMessage and LiveMessage.
+/// Sends full snapshots of all visible hosts from half a second on, until the first `subscribe`; see ClientMessage and LiveMessage.
 /// Authenticate with the session cookie, the `Authorization` header, or `?token=` with a signed token.
 #[utoipa::path(
     get, path = "/api/ws/metrics", tag = "live",
@@ -131,6 +134,8 @@ struct Connection {
     subscriptions: HashMap<u32, Subscription>,
     /// Sends full snapshots of all hosts, until the first subscription.
     full_snapshots: bool,
+    /// Start of the full snapshots, which are queued before; `None` after it, or after a subscription.
+    full_snapshots_at: Option<Instant>,
     last_received: Instant,
     state: ConnectionGauge,
     /// Share of the account.
@@ -160,6 +165,7 @@ impl Connection {
             snapshots,
             subscriptions,
             full_snapshots: true,
+            full_snapshots_at: Some(Instant::now() + SUBSCRIBE_DELAY),
             last_received: Instant::now(),
             state,
             share,
@@ -185,17 +191,19 @@ impl Connection {
             let flush_at = self.subscriptions.values().filter_map(Subscription::flush_at).min();
             // Snapshots of the next message stay in the queue until it is due: they wake the task once.
             let is_combining = flush_at.is_some() && self.combines_hosts();
+            let is_waiting = is_combining || self.full_snapshots_at.is_some();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Err(CloseReason::Shutdown),
                 Ok(()) = self.access_changes.changed() => self.refresh_access()?,
                 () = incidents_changed(&mut self.incident_changes) => self.send_incident_counts(false).await?,
                 message = self.socket.recv() => self.on_message(message).await?,
-                received = self.snapshots.recv(), if !is_combining => match received {
+                received = self.snapshots.recv(), if !is_waiting => match received {
                     Ok(published) => self.send_snapshot(published).await?,
                     Err(Lagged(dropped)) => self.skip_backlog(dropped).await?,
                 },
                 () = sleep_until(flush_at) => self.send_combined().await?,
+                () = sleep_until(self.full_snapshots_at) => self.full_snapshots_at = None,
                 _ = ping.tick() => {
                     if self.last_received.elapsed() > ping_interval.mul_f64(2.5) {
                         return Err(CloseReason::PingTimeout);
@@ -247,6 +255,11 @@ impl Connection {
         }
     }
 
+    /// Only subscriptions are sent from now on.
+    fn stop_full_snapshots(&mut self) {
+        (self.full_snapshots, self.full_snapshots_at) = (false, None);
+    }
+
     /// Time until a message is handled: later if the account sends more than its share.
     fn message_delay(&self, backfilled_hosts: usize) -> Duration {
         self.share.pace_message(backfilled_hosts, self.app.clock.monotonic())
@@ -277,7 +290,7 @@ impl Connection {
                 ping: None,
                 incident_counts: Some(enabled),
             } => {
-                self.full_snapshots = false;
+                self.stop_full_snapshots();
                 self.receive_hosts(None);
                 self.incident_changes = enabled.then(|| self.app.alerting.subscribe());
                 if enabled { self.send_incident_counts(true).await } else { Ok(()) }

@@ -2203,7 +2203,7 @@ export interface paths {
         };
         /**
          * Live metrics over WebSocket
-         * @description Sends full snapshots of all visible hosts until the first `subscribe`; see ClientMessage and LiveMessage.
+         * @description Sends full snapshots of all visible hosts from half a second on, until the first `subscribe`; see ClientMessage and LiveMessage.
          *     Authenticate with the session cookie, the `Authorization` header, or `?token=` with a signed token.
          *
          *     Requires the role viewer or higher. Also by a WebSocket token in the address.

@@ -37,7 +37,7 @@ impl Connection {
                 Err(error) => return self.send_error(error.code(), error.message()).await,
             };
         }
-        self.full_snapshots = false;
+        self.stop_full_snapshots();
         let hosts = (!request.hosts.is_empty()).then_some(hosts);
         self.state.set_hosts(hosts.as_ref().map(HashSet::len));
         let visible = if hosts.is_none() { self.app.hosts.count() } else { 0 };
