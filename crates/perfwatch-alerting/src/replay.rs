@@ -47,7 +47,13 @@ impl ReplayRange {
             (None, None) => missed_since_ms?,
         };
         let lookback_ms = lookback_ms.unwrap_or_default();
-        Some(Self { from_ms: first_ms.saturating_sub(lookback_ms), lookback_ms })
+        let from_ms = first_ms.saturating_sub(lookback_ms);
+        let from_ms = match from_ms >= in_memory_since_ms(now_ms) {
+            true => from_ms,
+            // As much as the recent window has: an instance that is missing for so long is gone.
+            false => from_ms.min(first_ms.saturating_sub(limits::RECENT_WINDOW_MS)),
+        };
+        Some(Self { from_ms, lookback_ms })
     }
 }
 

@@ -255,7 +255,7 @@ impl Simulation {
         });
         let rows: usize = self.references.iter().map(|reference| reference.rows.len()).sum();
         let alerts: usize = self.references.iter().map(|reference| reference.alerts.len()).sum();
-        println!(
+        eprintln!(
             "seed {}: {} events, {} restarts, {rows} rows, {alerts} alerts, {} incidents, {} notifications; {} \
              times, a killed hub lost alerts",
             self.seed,

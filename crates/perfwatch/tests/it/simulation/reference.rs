@@ -90,7 +90,7 @@ impl HostReference {
             self.is_in_doubt = true;
             let mut events = Vec::new();
             self.evaluator.evaluate_snapshot(row, None, now_ms - row.at_ms, &mut events);
-            events.into_iter().for_each(|event| self.record(event));
+            events.iter().for_each(|event| self.record(event));
             self.rows.insert(row_key(row), row.clone());
             count += 1;
         }
@@ -111,7 +111,7 @@ impl HostReference {
         self.accept(&accepted, now_ms);
     }
 
-    fn record(&mut self, event: TransitionEvent) {
+    fn record(&mut self, event: &TransitionEvent) {
         let resolved_ms = match event.kind {
             TransitionKind::Fired => None,
             TransitionKind::Resolved(_) | TransitionKind::Backfilled => {
@@ -151,7 +151,7 @@ impl HostReference {
         let newest_ms = rows.last().map_or(0, |row| row.at_ms).min(now_ms);
         let from_ms = match newest_ms - LOOKBACK_MS {
             from_ms if from_ms >= now_ms - MAX_RECENT_MS => now_ms - limits::RECENT_WINDOW_MS,
-            from_ms => from_ms,
+            _ => newest_ms - limits::RECENT_WINDOW_MS,
         };
         for row in rows.into_iter().filter(|row| row.at_ms >= from_ms) {
             self.evaluator.evaluate_snapshot(row, None, now_ms - row.at_ms, &mut Vec::new());
