@@ -1,12 +1,23 @@
 //! The known name that a misspelled one probably means.
 
-/// Most similar of the known names; `None` if all differ in more than two characters, or one of a short name.
+/// Most similar of the known names: one that differs in at most two characters, or in one if it is short; otherwise the
+/// shortest one with all words of the name (`memory.used_percent` for `memory.percent`).
 pub fn similar_name<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let known: Vec<&str> = known.into_iter().collect();
     // Lengths bound the work for long names.
-    let known = known.into_iter().filter(|known| known.len().abs_diff(name.len()) <= max_distance(known));
-    let distances = known.map(|known| (edit_distance(name, known), known));
+    let candidates = known.iter().filter(|known| known.len().abs_diff(name.len()) <= max_distance(known));
+    let distances = candidates.map(|known| (edit_distance(name, known), *known));
     let close = distances.filter(|(distance, known)| *distance <= max_distance(known));
-    close.min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
+    let closest = close.min_by_key(|(distance, _)| *distance).map(|(_, known)| known);
+    closest
+        .or_else(|| known.into_iter().filter(|known| has_words(known, name)).min_by_key(|known| known.len()))
+}
+
+/// Returns whether a name has all words of another, of which there are several.
+fn has_words(known: &str, name: &str) -> bool {
+    let is_separator = |c| matches!(c, '.' | '_');
+    name.contains(is_separator)
+        && name.split(is_separator).all(|word| known.split(is_separator).any(|other| other == word))
 }
 
 /// Maximum number of differing characters of a misspelled name.
@@ -39,12 +50,14 @@ mod tests {
 
     #[test]
     fn misspelled_names_are_similar() {
-        let known = ["cpu.usage", "cpu.user", "load.1m", "memory.used"];
+        let known = ["cpu.usage", "cpu.user", "load.1m", "memory.used", "memory.used_percent"];
         for (name, expected) in [
             ("cpu.usge", Some("cpu.usage")),
             ("cpu.uasge", Some("cpu.usage")),
             ("cpu_usage", Some("cpu.usage")),
             ("load.2m", Some("load.1m")),
+            ("memory.percent", Some("memory.used_percent")),
+            ("percent", None),
             ("load.x5", None),
             ("temperature", None),
             ("", None),
