@@ -25,7 +25,12 @@ checksum() {
 # Downloads a file of the release, or copies it from a directory.
 fetch() {
     case "$from" in
-    '') fail "the address of the release is required: --from URL_OR_DIRECTORY" ;;
+    '')
+        # A release that was downloaded as a whole.
+        beside="$(dirname "$0")/$1"
+        [ -e "$beside" ] || fail "the address of the release is required: --from URL_OR_DIRECTORY"
+        cp "$beside" "$2"
+        ;;
     https://* | http://127.0.0.1:* | http://localhost:*)
         if command -v curl >/dev/null 2>&1; then
             curl -fsSL --proto-redir =https -o "$2" "$from/$1"

@@ -81,6 +81,15 @@ class InstallScriptTest(unittest.TestCase):
         # The agent is beside the hub, which offers it to other machines.
         self.assertEqual(sorted(path.name for path in program.parent.iterdir()), ["perfwatch", "perfwatch-agent"])
 
+    def test_files_beside_a_script_without_address_are_used(self):
+        subprocess.run([ROOT / "scripts/checksums", self.release, VERSION, ""], check=True)
+        code, output = self.install("--prefix", str(self.prefix))
+        self.assertEqual(code, 0, output)
+        self.archive.unlink()
+        code, output = self.install("--prefix", str(self.prefix))
+        self.assertNotEqual(code, 0)
+        self.assertIn("--from URL_OR_DIRECTORY", output)
+
     def test_changed_files_are_rejected(self):
         write_archive(self.archive, "perfwatch-changed")
         code, output = self.install("--from", str(self.release), "--prefix", str(self.prefix))
