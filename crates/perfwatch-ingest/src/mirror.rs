@@ -349,7 +349,7 @@ impl Mirror {
         deps.alerting.observe_elsewhere(host, snapshot.at_ms);
         let principal = deps.hosts.share_principal(host, now_ms);
         let published = PublishedSnapshot::new(host, name, Arc::new(snapshot), deps.clock.monotonic());
-        deps.live_feed.publish(Arc::new(published.with_row(row).mirrored()), principal, now_ms);
+        deps.live_feed.publish(published.with_row(row).mirrored(), principal, now_ms);
     }
 }
 

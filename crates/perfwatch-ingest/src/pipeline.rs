@@ -324,7 +324,7 @@ impl Pipeline {
                     let accepted_at = self.deps.clock.monotonic();
                     let published =
                         PublishedSnapshot::new(id, name.clone(), snapshot.clone(), accepted_at).with_row(row);
-                    self.deps.live_feed.publish(Arc::new(published), principal.clone(), now_ms);
+                    self.deps.live_feed.publish(published, principal.clone(), now_ms);
                     // After publication: the snapshot of a new alert is visible in the recent window.
                     self.deps.alerting.evaluate_snapshot(id, &snapshot, skew_ms);
                     self.deps.metrics.record_evaluated();

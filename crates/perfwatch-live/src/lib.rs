@@ -65,7 +65,8 @@ impl LiveFeed {
 
     /// Adds an accepted snapshot to the recent window, in the share of a principal, and queues it for the clients that
     /// receive its host.
-    pub fn publish(&self, published: Arc<PublishedSnapshot>, principal: SharePrincipal, now_ms: i64) {
+    pub fn publish(&self, published: PublishedSnapshot, principal: SharePrincipal, now_ms: i64) {
+        let published = Arc::new(published);
         self.window.insert(published.clone(), principal, now_ms);
         self.receivers.send(&published);
     }

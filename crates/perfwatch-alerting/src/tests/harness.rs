@@ -346,7 +346,7 @@ impl TestHub {
             self.hosts.record_snapshot(host, snapshot.at_ms, declared_ms, now_ms);
             let name = host_ref.name.as_str().into();
             let published = PublishedSnapshot::new(host, name, snapshot.clone(), self.clock.monotonic());
-            self.live_feed.publish(Arc::new(published), SharePrincipal::Host(host), now_ms);
+            self.live_feed.publish(published, SharePrincipal::Host(host), now_ms);
             self.alerting.evaluate_snapshot(host, &snapshot, skew_ms);
         }
     }
