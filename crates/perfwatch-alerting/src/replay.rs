@@ -50,7 +50,7 @@ impl ReplayRange {
         let from_ms = first_ms.saturating_sub(lookback_ms);
         let from_ms = match from_ms >= in_memory_since_ms(now_ms) {
             true => from_ms,
-            // As much as the recent window has: an instance that is missing for so long is gone.
+            // As much as the recent window has: an instance that is missing for this time is gone.
             false => from_ms.min(first_ms.saturating_sub(limits::RECENT_WINDOW_MS)),
         };
         Some(Self { from_ms, lookback_ms })

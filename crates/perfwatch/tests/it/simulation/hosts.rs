@@ -166,7 +166,7 @@ impl FakeHost {
         self.clock_offset_ms
     }
 
-    /// Snapshots as the hub stores them: with times of its own clock.
+    /// Snapshots as the hub stores them: with the times of its clock.
     pub(super) fn corrected(&self, mut batch: Vec<Snapshot>, now_ms: i64) -> Vec<Arc<Snapshot>> {
         let mut times: Vec<&mut i64> = batch.iter_mut().map(|snapshot| &mut snapshot.at_ms).collect();
         SenderClock::default().correct(&mut times, Some(self.clock_offset_ms), now_ms);
