@@ -202,23 +202,8 @@ impl Drop for LiveReceiver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use perfwatch_model::{BootId, Shape, Snapshot};
+    use crate::recent_window::tests::published;
     use std::time::Duration;
-
-    fn published(host: HostId, at_ms: i64) -> Arc<PublishedSnapshot> {
-        let snapshot = Snapshot {
-            boot: BootId::default(),
-            seq: 0,
-            at_ms,
-            interval_ms: 0,
-            shape: Arc::new(Shape::new(vec![])),
-            values: vec![],
-            processes: vec![],
-            facts: None,
-            errors: vec![],
-        };
-        Arc::new(PublishedSnapshot::new(host, "a".into(), Arc::new(snapshot), Duration::ZERO))
-    }
 
     /// Times of the queued snapshots.
     fn times(receiver: &LiveReceiver) -> Vec<i64> {

@@ -330,14 +330,15 @@ pub(crate) fn keep_newest(recent: &mut Vec<Arc<PublishedSnapshot>>, selection: &
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use perfwatch_model::{BootId, Shape, Snapshot};
     use std::time::Duration;
 
     const NOW: i64 = 1_763_720_000_000;
 
-    fn published(host: HostId, at_ms: i64) -> Arc<PublishedSnapshot> {
+    /// Snapshot without values.
+    pub(crate) fn published(host: HostId, at_ms: i64) -> Arc<PublishedSnapshot> {
         let snapshot = Snapshot {
             boot: BootId::default(),
             seq: 0,
