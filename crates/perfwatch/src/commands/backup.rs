@@ -5,6 +5,7 @@ use crate::encryption_keys;
 use crate::stdout::write_stdout;
 use crate::store_url::StoreUrl;
 use crate::{runtime, store};
+use perfwatch_model::value_format::format_bytes;
 use perfwatch_model::{Clock, SystemClock};
 use perfwatch_store::{SqliteOptions, SqliteStore};
 use std::path::Path;
@@ -18,7 +19,8 @@ pub(crate) fn backup(settings: &Settings, to: &Path) -> anyhow::Result<()> {
         store.backup(to).await?;
         anyhow::Ok(())
     })?;
-    write_stdout(format!("{}: {} MB\n", to.display(), std::fs::metadata(to)?.len() >> 20).as_bytes())?;
+    let size = format_bytes(std::fs::metadata(to)?.len() as f64);
+    write_stdout(format!("{}: {size}\n", to.display()).as_bytes())?;
     Ok(())
 }
 
