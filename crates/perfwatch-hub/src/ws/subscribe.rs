@@ -57,8 +57,11 @@ impl Connection {
         Ok(())
     }
 
-    /// Receives the hosts of the subscriptions and of an `added` one.
+    /// Receives the hosts of the subscriptions and of an `added` one; all hosts before the first subscription.
     pub(super) fn receive_hosts(&mut self, added: Option<&Subscription>) {
+        if self.full_snapshots {
+            return;
+        }
         let mut received = HashSet::new();
         for subscription in self.subscriptions.values().chain(added) {
             match &subscription.hosts {

@@ -61,6 +61,7 @@ fn full_snapshots_without_subscription() {
     block_on(async {
         let mut socket = connect(&hub).await;
         eventually("the client is connected", || connections(&hub) == 1);
+        send_message(&mut socket, json!({ "unsubscribe": 1 })).await;
         let at = now_ms();
         for tick in 0..3 {
             post(&hub, "a", at + tick, 10.0 + tick as f64);
