@@ -75,10 +75,6 @@ fn default_interval() -> HumanDuration {
     HumanDuration::from_s(900)
 }
 
-fn default_true() -> bool {
-    true
-}
-
 /// Configuration and credentials of a server to create or replace.
 #[derive(Clone, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -110,7 +106,7 @@ pub struct ServerRequest {
     #[serde(default)]
     pub thresholds: Thresholds,
     /// Whether the server is collected on its schedule; true by default.
-    #[serde(default = "default_true")]
+    #[serde(default = "perfwatch_model::default_true")]
     pub enabled: bool,
     /// Version that the change is based on; a conflict if the server has another. The current version if
     /// omitted.

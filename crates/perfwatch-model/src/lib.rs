@@ -45,3 +45,8 @@ pub use range_set::RangeSet;
 pub use selector::{SelectorIndex, SeriesSelector};
 pub use shape::{Shape, ShapeId};
 pub use snapshot::{CollectorError, HostFacts, HostRef, ProcessRow, Snapshot};
+
+/// Default of a flag that is set unless a request clears it, for `#[serde(default = …)]`.
+pub const fn default_true() -> bool {
+    true
+}

@@ -81,7 +81,7 @@ pub struct Rule {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub runbook: String,
     /// Disabled rules are not evaluated.
-    #[serde(default = "default_true")]
+    #[serde(default = "perfwatch_model::default_true")]
     pub enabled: bool,
     /// Severity of the rule's alerts.
     #[serde(default)]
@@ -97,10 +97,6 @@ pub struct Rule {
     /// Grouping of alerts to incidents.
     #[serde(default)]
     pub group_by: GroupBy,
-}
-
-fn default_true() -> bool {
-    true
 }
 
 /// Validation error of a rule.

@@ -17,14 +17,10 @@ pub struct StatusPageRequest {
     /// Time at which the link ends, within the next 366 days.
     pub expires_ms: i64,
     /// Cleared to switch the link off.
-    #[serde(default = "enabled")]
+    #[serde(default = "perfwatch_model::default_true")]
     pub enabled: bool,
     /// `updated_ms` of the page that the change was decided on; required to replace a page.
     pub updated_ms: Option<i64>,
-}
-
-fn enabled() -> bool {
-    true
 }
 
 /// Expiry of a new link.

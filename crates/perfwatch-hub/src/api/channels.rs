@@ -87,7 +87,7 @@ pub(crate) struct ChannelRequest {
     name: String,
     /// Name of the channel kind, such as `slack`.
     kind: String,
-    #[serde(default = "default_true")]
+    #[serde(default = "perfwatch_model::default_true")]
     enabled: bool,
     /// Settings by field name of the kind; missing secrets keep their value.
     #[serde(default)]
@@ -107,10 +107,6 @@ pub(crate) struct ChannelRequest {
     quiet_hours: Option<QuietHours>,
     #[serde(default)]
     template: NotificationTemplate,
-}
-
-fn default_true() -> bool {
-    true
 }
 
 fn to_response(app: &App, channel: &Channel) -> ChannelResponse {

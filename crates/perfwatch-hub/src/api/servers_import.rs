@@ -23,10 +23,6 @@ use std::sync::Arc;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-fn default_true() -> bool {
-    true
-}
-
 /// Text to import, with defaults for all entries.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -45,7 +41,7 @@ pub(crate) struct ServerImportRequest {
     #[schema(value_type = Option<String>)]
     interval: Option<HumanDuration>,
     /// Collection of the imported servers is enabled; true by default.
-    #[serde(default = "default_true")]
+    #[serde(default = "perfwatch_model::default_true")]
     enabled: bool,
     /// Saves the valid entries although others are invalid; by default, one invalid entry rejects all.
     #[serde(default)]
