@@ -216,7 +216,6 @@ fn public_address(config: &HubConfig, address: SocketAddr) -> PublicAddress {
     PublicAddress::new(config.parse_public_url(), &local_url, address.port())
 }
 
-/// URL of a listener for clients on this machine.
 /// Address of this machine that it uses for connections to other networks. To connect a UDP socket selects the
 /// route and its source address (udp(7)), and sends nothing. The destinations are reserved for documentation
 /// (RFC 5737, RFC 3849). A listener of IPv6 accepts IPv4, too.
@@ -231,6 +230,7 @@ fn network_address(has_ipv6: bool) -> Option<IpAddr> {
     ipv4.or_else(|| source(Ipv6Addr::UNSPECIFIED.into(), remote.into()).filter(|_| has_ipv6))
 }
 
+/// URL of a listener for clients on this machine.
 fn local_url(mut address: SocketAddr, tls: bool) -> String {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {

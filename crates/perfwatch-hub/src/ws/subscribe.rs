@@ -9,6 +9,7 @@ use std::collections::HashSet;
 
 /// Hosts of a backfill after which other tasks of the thread run.
 const MAX_HOSTS_PER_POLL: usize = 32;
+
 impl Connection {
     /// Adds or replaces a subscription, and sends its backfill.
     pub(super) async fn subscribe(&mut self, mut request: SubscribeRequest) -> Result<(), CloseReason> {
