@@ -231,6 +231,27 @@ class PackageTest(unittest.TestCase):
         self.assertEqual(agent.stop(), 0)
         self.assert_purged("perfwatch-agent")
 
+    def test_hub_listens_where_the_installation_says(self):
+        package, config = self.root.copy(self.packages["perfwatch"]), self.root.path / "etc/perfwatch/hub.yaml"
+        for invalid in ("0.0.0.0", "0.0.0.0:80x", "0.0.0.0:80'|e"):
+            with self.subTest(invalid):
+                output = self.root.run("dpkg", "-i", package, PERFWATCH_HUB_LISTEN=invalid).stdout
+                self.assertIn("it is ignored", output)
+                self.assertIn("listens on 127.0.0.1:8000", output)
+                self.root.dpkg("--purge", "perfwatch")
+        address = f"127.0.0.1:{free_port()}"
+        output = self.root.run("dpkg", "-i", package, PERFWATCH_HUB_LISTEN=address).stdout
+        self.assertIn(f"listens on {address}", output)
+        self.assertEqual(self.mode("etc/perfwatch/hub.yaml"), (0o640, 0))
+        edited = config.read_text()
+        hub = self.root.start("perfwatch")
+        hub.wait_ready()
+        self.assertEqual(get(f"http://{address}/healthz"), "ok\n")
+        self.assertEqual(hub.stop(), 0)
+        # Upgrades leave the address.
+        self.root.run("dpkg", "-i", package, PERFWATCH_HUB_LISTEN="0.0.0.0:1")
+        self.assertEqual(config.read_text(), edited)
+
     def test_agent_of_the_install_script_is_not_replaced(self):
         unit = self.root.path / "etc/systemd/system/perfwatch-agent.service"
         unit.parent.mkdir(parents=True, exist_ok=True)
