@@ -20,7 +20,7 @@ function start() {
     (name: string) =>
     (...values: unknown[]) =>
       events.push([name, ...values])
-  const handlers = { cursor: log('cursor'), pick: log('pick'), zoom: log('zoom'), pan: log('pan') }
+  const handlers = { hold: vi.fn(), cursor: log('cursor'), pick: log('pick'), zoom: log('zoom'), pan: log('pan') }
   const hooks = pointerHooks(handlers as never)
   hooks.ready(plot as never)
   const touch = (type: string, x: number, y = 10) => {
@@ -29,7 +29,7 @@ function start() {
     over.dispatchEvent(event)
     return event.defaultPrevented
   }
-  return { over, plot, hooks, events, touch }
+  return { over, plot, hooks, events, touch, hold: handlers.hold }
 }
 
 beforeEach(() => void vi.useFakeTimers())
@@ -92,4 +92,20 @@ it('the click at the end of a selection pins no time', () => {
     ['zoom', 1_200, 1_500],
     ['pick', 1_500],
   ])
+})
+
+it('holds the chart while a button or a finger is down', () => {
+  const { over, hold, touch } = start()
+  over.dispatchEvent(new MouseEvent('mousedown'))
+  expect(hold.mock.lastCall).toEqual([true])
+  // The button is released outside the chart.
+  window.dispatchEvent(new MouseEvent('mouseup'))
+  expect(hold.mock.lastCall).toEqual([false])
+  touch('touchstart', 50)
+  expect(hold.mock.lastCall).toEqual([true])
+  const end = Object.assign(new Event('touchend'), { touches: [] })
+  over.dispatchEvent(end)
+  expect(hold.mock.lastCall).toEqual([false])
+  window.dispatchEvent(new MouseEvent('mouseup'))
+  expect(hold).toHaveBeenCalledTimes(4)
 })

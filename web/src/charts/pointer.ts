@@ -3,6 +3,8 @@
 import type uPlot from 'uplot'
 
 export interface PointerHandlers {
+  /** Whether a mouse button or a finger is down on the chart. */
+  hold: (held: boolean) => void
   /** Time under the pointer in Unix seconds; null when it leaves. */
   cursor: (time: number | null) => void
   pick: (time: number) => void
@@ -25,7 +27,7 @@ export function touchMode(dx: number, dy: number): TouchMode {
   return Math.abs(dx) > Math.abs(dy) ? 'pan' : 'scroll'
 }
 
-function bindTouch(u: uPlot, { cursor, pan }: PointerHandlers) {
+function bindTouch(u: uPlot, { hold, cursor, pan }: PointerHandlers) {
   const { over } = u
   let mode: TouchMode = 'scroll'
   let timer: ReturnType<typeof setTimeout> | undefined
@@ -41,6 +43,7 @@ function bindTouch(u: uPlot, { cursor, pan }: PointerHandlers) {
 
   over.addEventListener('touchstart', (event) => {
     clearTimeout(timer)
+    hold(true)
     const touch = event.touches[0]!
     const { min, max } = u.scales.x!
     if (event.touches.length > 1 || min == null || max == null) return void (mode = 'scroll')
@@ -79,6 +82,7 @@ function bindTouch(u: uPlot, { cursor, pan }: PointerHandlers) {
       cursor(null)
     } else if (mode === 'pan') pan(...range, true)
     mode = 'scroll'
+    hold(event.touches.length > 0)
   }
   over.addEventListener('touchend', end)
   over.addEventListener('touchcancel', end)
@@ -99,7 +103,12 @@ export function pointerHooks(handlers: PointerHandlers) {
     u.over.addEventListener('click', (event) => {
       if (event.detail === 1 && !dragged) handlers.pick(timeAtCursor())
     })
-    u.over.addEventListener('mousedown', () => (dragged = false))
+    u.over.addEventListener('mousedown', () => {
+      dragged = false
+      handlers.hold(true)
+      // After uPlot, which listens at the document and ends the selection. The button may be released anywhere.
+      window.addEventListener('mouseup', () => handlers.hold(false), { once: true })
+    })
     bindTouch(u, handlers)
   }
 

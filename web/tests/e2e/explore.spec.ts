@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { checkPage, closePage, openBrowser, openPage, type PageOptions, TestSite } from './support'
+import { checkPage, closePage, openBrowser, openPage, stableBox, TestSite, type PageOptions } from './support'
 
 const BINARY = process.env.E2E_BIN ?? `${import.meta.dirname}/../../../target/debug/perfwatch`
 const PASSWORD = 'it rains all day'
@@ -157,7 +157,7 @@ describe('explore', () => {
     const heat = page.locator('section.heat').first()
     await expect.poll(() => heat.getAttribute('data-rows')).toBe('2')
     const canvas = heat.locator('canvas')
-    const box = (await canvas.boundingBox())!
+    const box = await stableBox(canvas)
     await page.mouse.move(box.x + box.width / 2, box.y + 14)
     await heat.getByText(/% at /).waitFor()
     await checkPage(page, 'explore-heat')
@@ -169,7 +169,7 @@ describe('explore', () => {
     const { context, page, errors } = await open('/explore?range=1h')
     await expect.poll(() => points(page, 0)).toBeGreaterThan(100)
     const plot = charts(page).first().locator('.u-over')
-    const box = (await plot.boundingBox())!
+    const box = await stableBox(plot)
     await page.mouse.move(box.x + 200, box.y + 50)
     await page.mouse.down()
     await page.mouse.move(box.x + 400, box.y + 50, { steps: 5 })

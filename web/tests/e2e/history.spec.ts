@@ -2,7 +2,7 @@
 import { join } from 'node:path'
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { pageErrors, openBrowser, SCREENSHOTS, TestSite } from './support'
+import { openBrowser, pageErrors, SCREENSHOTS, stableBox, TestSite } from './support'
 
 let browser: Browser
 let site: TestSite
@@ -86,7 +86,7 @@ describe('history', () => {
     const { page, errors } = await open('/hosts/past?range=7d')
     await expect.poll(() => points(page)).toBeGreaterThan(50)
     await chart(page, 'Load').locator('.u-over').waitFor()
-    const box = (await chart(page, 'Load').locator('.u-over').boundingBox())!
+    const box = await stableBox(chart(page, 'Load').locator('.u-over'))
     const x = (at: number, from: number, to: number) => box.x + (box.width * (at - from)) / (to - from)
     // Six hours around the spike of a day ago.
     const [from, to] = [Date.now() - 7 * 86_400_000, Date.now()]
@@ -100,7 +100,7 @@ describe('history', () => {
     await expect.poll(() => page.locator('.cockpit .sections').getAttribute('aria-busy')).toBe('false')
     await page.waitForTimeout(300)
     // A notice above the charts may have appeared.
-    Object.assign(box, await chart(page, 'Load').locator('.u-over').boundingBox())
+    Object.assign(box, await stableBox(chart(page, 'Load').locator('.u-over')))
     await page.mouse.move(x(now - 86_400_000 + 5_000, zoomedFrom, zoomedTo), box.y + 30)
     await expect.poll(() => table(page).locator('.time-label').textContent()).toMatch(/^(\w+ \d+, )?\d\d:\d\d:\d\d$/)
     await page.mouse.click(x(now - 86_400_000 + 5_000, zoomedFrom, zoomedTo), box.y + 30)

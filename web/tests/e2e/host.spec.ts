@@ -3,7 +3,7 @@ import { AxeBuilder } from '@axe-core/playwright'
 import { join } from 'node:path'
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { pageErrors, openBrowser, SCREENSHOTS, TestSite } from './support'
+import { openBrowser, pageErrors, SCREENSHOTS, stableBox, TestSite } from './support'
 
 const INTERVAL_MS = 500
 const SOAK_S = Number(process.env.E2E_SOAK_S ?? 20)
@@ -93,7 +93,7 @@ describe('host page', () => {
     const frozen = await picture(page, 'Load')
     await page.waitForTimeout(INTERVAL_MS * 4)
     expect(await picture(page, 'Load')).toBe(frozen)
-    const box = (await chart(page, 'Load').locator('.u-over').boundingBox())!
+    const box = await stableBox(chart(page, 'Load').locator('.u-over'))
     await page.mouse.move(box.x + box.width * 0.5, box.y + 40)
     await page.mouse.down()
     await page.mouse.move(box.x + box.width * 0.9, box.y + 50, { steps: 5 })
@@ -104,6 +104,21 @@ describe('host page', () => {
     await page.keyboard.press('l')
     await expect.poll(() => page.locator('.state').getAttribute('data-state')).toBe('live')
     expect(await page.locator('.range.fixed').count()).toBe(0)
+    await page.context().close()
+  })
+
+  it('a selection survives new data and a change of colors', async () => {
+    const { page } = await open()
+    await expect.poll(() => points(page, 'Load'), { timeout: 40_000 }).toBeGreaterThan(10)
+    const box = await stableBox(chart(page, 'Load').locator('.u-over'))
+    await page.mouse.move(box.x + box.width * 0.5, box.y + 40)
+    await page.mouse.down()
+    await page.emulateMedia({ colorScheme: 'light' })
+    await expect.poll(() => page.evaluate(() => matchMedia('(prefers-color-scheme: light)').matches)).toBe(true)
+    await page.waitForTimeout(INTERVAL_MS * 4)
+    await page.mouse.move(box.x + box.width * 0.9, box.y + 50, { steps: 5 })
+    await page.mouse.up()
+    await page.locator('.range.fixed').waitFor()
     await page.context().close()
   })
 

@@ -2,7 +2,7 @@
 // limited viewer, keys, phones.
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
-import { checkPage, closePage, openBrowser, openPage, type PageOptions, TestSite } from './support'
+import { checkPage, closePage, openBrowser, openPage, stableBox, TestSite, type PageOptions } from './support'
 
 const HOSTILE = '<img src=x onerror=alert(1)>'
 const HOSTS = ['db-01', 'web-01', 'web-02', 'web-03', 'web-04', HOSTILE]
@@ -233,7 +233,7 @@ describe('rule', () => {
     await expect.poll(() => field.inputValue()).toBe('89')
     await page.keyboard.press('Shift+ArrowDown')
     await expect.poll(() => field.inputValue()).toBe('79')
-    const box = (await handle.boundingBox())!
+    const box = await stableBox(handle)
     await page.mouse.move(box.x + 10, box.y + 10)
     await page.mouse.down()
     await page.mouse.move(box.x + 10, box.y + 60, { steps: 4 })

@@ -1,7 +1,7 @@
 // The page of a host with a day of history: flight recorder, replay, comparison, events, connection and details.
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { checkPage, closePage, openBrowser, openPage, type PageOptions, SCREENSHOTS, TestSite } from './support'
+import { checkPage, closePage, openBrowser, openPage, SCREENSHOTS, stableBox, TestSite, type PageOptions } from './support'
 
 const VIEWER = { name: 'vera', password: 'it rains all day' }
 const BOOTS = ['6ccd780c-baba-4026-9564-5b8c656024db', '7ddd780c-baba-4026-9564-5b8c656024db']
@@ -187,7 +187,7 @@ describe('flight recorder', () => {
   it('the window is dragged, and a click shows an instant', async () => {
     const { context, page, errors } = await open(`/hosts/${id}?range=1h`)
     await slider(page).waitFor()
-    const box = (await slider(page).boundingBox())!
+    const box = await stableBox(slider(page))
     const x = (time: number) => box.x + 62 + ((time - (now - 24 * HOUR)) / (24 * HOUR)) * (box.width - 76)
     await page.mouse.click(x(now - 6 * HOUR), box.y + 40)
     await expect.poll(() => Math.abs(parameter(page, 'at') - (now - 6 * HOUR))).toBeLessThan(10 * MINUTE)
@@ -291,7 +291,7 @@ describe('charts', () => {
         return chart(page).locator('.legend b').first().textContent()
       })
       .toMatch(/\d/)
-    const box = (await chart(page).locator('.u-over').boundingBox())!
+    const box = await stableBox(chart(page).locator('.u-over'))
     const client = await context.newCDPSession(page)
     const touch = (type: 'touchStart' | 'touchMove' | 'touchEnd', x?: number) =>
       client.send('Input.dispatchTouchEvent', { type, touchPoints: x === undefined ? [] : [{ x: box.x + x, y: box.y + box.height / 2 }] })

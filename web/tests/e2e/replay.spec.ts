@@ -1,7 +1,7 @@
 // The overview at a past second, and its time range, in a real browser.
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { checkPage, closePage, openBrowser, openPage, type PageOptions, TestSite } from './support'
+import { checkPage, closePage, openBrowser, openPage, stableBox, TestSite, type PageOptions } from './support'
 
 const VIEWER = { name: 'vera', password: 'it rains all day' }
 const INTERVAL_MS = 10_000
@@ -161,7 +161,7 @@ describe('replay', () => {
     const strip = page.getByRole('slider', { name: 'Health' })
     await strip.waitFor()
     await expect.poll(() => strip.getAttribute('aria-valuetext')).toContain('Healthy')
-    const box = (await strip.boundingBox())!
+    const box = await stableBox(strip)
     await strip.click({ position: { x: box.width * 0.8, y: 20 } })
     await bar(page).waitFor()
     const clicked = Number(parameter(page, 'at'))

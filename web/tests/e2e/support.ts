@@ -4,7 +4,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core'
+import { type Browser, type BrowserContext, chromium, type Locator, type Page } from 'playwright-core'
 import { expect } from 'vitest'
 
 const BINARY = process.env.E2E_BIN ?? join(import.meta.dirname, '../../../target/debug/perfwatch')
@@ -169,6 +169,23 @@ export async function checkPage(page: Page, name: string) {
   expect(await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth)).toBeLessThanOrEqual(0)
   const { violations } = await new AxeBuilder({ page }).analyze()
   expect(violations.map((violation) => `${violation.id}: ${violation.nodes[0]?.html}`)).toEqual([])
+}
+
+/** Box of an element that has stopped moving, for the mouse: what loads above it moves it. */
+export async function stableBox(locator: Locator) {
+  const box = () => locator.boundingBox()
+  let last = await box()
+  await expect
+    .poll(
+      async () => {
+        const before = JSON.stringify(last)
+        last = await box()
+        return last !== null && JSON.stringify(last) === before
+      },
+      { interval: 100 },
+    )
+    .toBe(true)
+  return last!
 }
 
 export interface PageOptions {
