@@ -253,7 +253,7 @@ pub(super) fn usage(connection: &Connection, inner: &SqliteInner) -> rusqlite::R
         disk_bytes: inner.file_bytes(),
         used_bytes: ((pragma("page_count")? - pragma("freelist_count")?) * page_bytes).cast_unsigned(),
         target_bytes: inner.append_limit_pages.load(Ordering::Relaxed) * page_bytes.cast_unsigned(),
-        head_bytes: sum("SELECT coalesce(sum(length(payload)), 0) FROM head")?,
+        head_bytes: inner.head_bytes.load(Ordering::Relaxed),
         tier_bytes: [0; 3],
     };
     for tier in Tier::ALL {

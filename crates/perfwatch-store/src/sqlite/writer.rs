@@ -38,6 +38,8 @@ pub(super) struct Writer {
     connection: Connection,
     inner: Arc<SqliteInner>,
     wal_bytes: u64,
+    /// Pages in use after the last commit.
+    used_pages: u64,
     error_latch: ErrorLatch,
 }
 
@@ -82,7 +84,8 @@ struct Batch<'a> {
 
 impl Writer {
     pub(super) fn new(connection: Connection, inner: Arc<SqliteInner>, wal_bytes: u64) -> Self {
-        Self { connection, inner, wal_bytes, error_latch: ErrorLatch::default() }
+        let used_pages = used_pages(&connection);
+        Self { connection, inner, wal_bytes, used_pages, error_latch: ErrorLatch::default() }
     }
 
     /// Runs until the store is closed.
@@ -123,6 +126,7 @@ impl Writer {
         for task in tasks {
             task(&mut self.connection);
         }
+        self.used_pages = used_pages(&self.connection);
         self.inner.rejects_appends.store(self.over_budget(), Ordering::Relaxed);
         self.limit_wal();
     }
@@ -159,11 +163,7 @@ impl Writer {
     /// Returns whether appends are rejected: the remaining space of the budget is reserved for sealing and
     /// roll-up.
     fn over_budget(&self) -> bool {
-        let pragma = |name: &str| {
-            self.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap_or_default()
-        };
-        let used_pages = pragma("page_count") - pragma("freelist_count");
-        used_pages.cast_unsigned() > self.inner.append_limit_pages.load(Ordering::Relaxed)
+        self.used_pages > self.inner.append_limit_pages.load(Ordering::Relaxed)
             || self.inner.head_bytes.load(Ordering::Relaxed) > self.inner.max_head_bytes()
     }
 
@@ -183,6 +183,14 @@ impl Writer {
             }
         }
     }
+}
+
+/// Number of pages in use; 0 if it cannot be read.
+fn used_pages(connection: &Connection) -> u64 {
+    // Prepared once: this runs after every commit.
+    let pages = |sql: &str| connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0));
+    let used = pages("PRAGMA page_count").and_then(|all| Ok(all - pages("PRAGMA freelist_count")?));
+    used.unwrap_or_default().cast_unsigned()
 }
 
 impl Batch<'_> {
