@@ -1,9 +1,10 @@
 //! HTTP building blocks of the hub: everything between a socket and a handler that does not depend on the
 //! routes or the state of the hub.
 //!
-//! A request passes [`listener`] (limits of connections, TLS), [`layers`] (security headers, panics) and the
-//! hub's middleware, which uses [`origin`] and [`rate_limit`]. [`base_path`] nests all routes below a path. Handlers read it with [`extract`], [`body`],
-//! [`compressed_body`], [`ingest_body`], [`ingest_memory`], [`cookies`] and [`params`]. Each failure becomes an [`ApiError`].
+//! A request passes [`listener`] (limits of connections, TLS) and the hub's middleware, which uses [`origin`],
+//! [`rate_limit`] and [`default_response`] (security headers, panics). [`base_path`] nests all routes below a path.
+//! Handlers read it with [`extract`], [`body`], [`compressed_body`], [`ingest_body`], [`ingest_memory`], [`cookies`] and
+//! [`params`]. Each failure becomes an [`ApiError`].
 
 pub mod base_path;
 pub mod body;
@@ -12,6 +13,7 @@ pub mod compressed_body;
 pub mod compression;
 pub mod connections;
 pub mod cookies;
+pub mod default_response;
 pub mod error;
 pub mod event_stream;
 pub mod extract;
@@ -19,7 +21,6 @@ pub mod first_seen;
 pub mod ingest_body;
 pub mod ingest_memory;
 pub mod install_script;
-pub mod layers;
 pub mod listener;
 pub mod origin;
 pub mod params;

@@ -12,9 +12,8 @@ use crate::tls::Certificate;
 pub use crate::tls::{TlsFiles, check_certificate};
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{ConnectInfo, Request};
 use axum::http::{StatusCode, Uri, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -133,9 +132,13 @@ async fn accept_connections(
         match accepted {
             Ok((stream, peer)) => {
                 let (server, abort) = (server.clone(), abort.clone());
-                tasks.spawn(
-                    async move { abort.run_until_cancelled(server.serve_connection(stream, peer)).await },
-                );
+                tasks.spawn(async move {
+                    // The method of the token for this has room for two copies of the future.
+                    tokio::select! {
+                        () = abort.cancelled() => {}
+                        () = server.serve_connection(stream, peer) => {}
+                    }
+                });
             }
             Err(error) => {
                 tracing::debug!(error = %error, "failed to accept a connection");
@@ -168,13 +171,15 @@ impl Server {
         match (&self.certificate, is_tls) {
             (Some(certificate), true) => {
                 let acceptor = TlsAcceptor::from(certificate.server_config());
-                match tokio::time::timeout(self.timeouts.handshake, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => self.serve_http(stream, peer, transport).await,
+                let handshake = Box::pin(acceptor.accept(stream));
+                match tokio::time::timeout(self.timeouts.handshake, handshake).await {
+                    Ok(Ok(stream)) => Box::pin(self.serve_http(stream, peer, transport)).await,
                     Ok(Err(error)) => tracing::debug!(%peer, error = %error, "TLS handshake failed"),
                     Err(_) => limit_table::HANDSHAKE_TIME.refuse(),
                 }
             }
-            _ => self.serve_http(stream, peer, transport).await,
+            // Boxed, as the others: the task would always have room for each of them.
+            _ => Box::pin(self.serve_http(stream, peer, transport)).await,
         }
     }
 
@@ -189,12 +194,17 @@ impl Server {
     }
 
     /// Serves HTTP/1.1. HTTP/2 has no handler here: its preface is an invalid request line.
-    async fn serve_http<S>(&self, stream: S, peer: SocketAddr, transport: Transport)
+    fn serve_http<S>(
+        &self,
+        stream: S,
+        peer: SocketAddr,
+        transport: Transport,
+    ) -> impl Future<Output = ()> + Send + use<'_, S>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let body_timeout = self.timeouts.body;
-        let service = hyper::service::service_fn(|request: hyper::Request<Incoming>| {
+        let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
             let mut request = request.map(|body| Body::new(TimedBody::new(body, body_timeout)));
             request.extensions_mut().insert(ConnectInfo(peer));
             request.extensions_mut().insert(transport.clone());
@@ -203,44 +213,43 @@ impl Server {
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(self.timeouts.head).max_buf_size(MAX_HEAD_BYTES);
         let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
-        tokio::pin!(connection);
-        let result = tokio::select! {
-            result = connection.as_mut() => result,
-            () = self.stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+        // Built outside the future, which would have room for its parts, too.
+        async move {
+            let mut connection = std::pin::pin!(connection);
+            let result = tokio::select! {
+                result = connection.as_mut() => result,
+                () = self.stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = result {
+                if error.is_timeout() {
+                    limit_table::REQUEST_HEAD_TIME.refuse();
+                }
+                tracing::debug!(%peer, error = %error, "closed an HTTP connection");
             }
-        };
-        if let Err(error) = result {
-            if error.is_timeout() {
-                limit_table::REQUEST_HEAD_TIME.refuse();
-            }
-            tracing::debug!(%peer, error = %error, "closed an HTTP connection");
         }
     }
 }
 
-/// Redirects plain HTTP requests to HTTPS. Health probes are answered without TLS.
-pub async fn redirect_to_https(
-    State(public_url): State<Option<PublicUrl>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let transport = request.extensions().get::<Transport>().filter(|transport| !transport.tls);
-    let is_probe = matches!(request.uri().path(), "/healthz" | "/readyz");
-    let Some(transport) = transport.filter(|_| !is_probe) else {
-        return next.run(request).await;
-    };
+/// Redirect of a plain HTTP request to HTTPS; `None` for requests that are served. Health probes are answered without
+/// TLS.
+pub fn https_redirect(public_url: Option<&PublicUrl>, request: &Request) -> Option<Response> {
+    let transport = request.extensions().get::<Transport>().filter(|transport| !transport.tls)?;
+    if matches!(request.uri().path(), "/healthz" | "/readyz") {
+        return None;
+    }
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     let host = request.headers().get(header::HOST).and_then(|host| HostPort::parse(host.to_str().ok()?));
-    let base = https_base(public_url.as_ref(), transport, host.as_ref());
-    match base.and_then(|base| format!("{base}{path}").parse::<Uri>().ok()) {
+    let base = https_base(public_url, transport, host.as_ref());
+    Some(match base.and_then(|base| format!("{base}{path}").parse::<Uri>().ok()) {
         Some(location) => Redirect::permanent(&location.to_string()).into_response(),
         None => {
             let message = "this port serves HTTPS; open https:// with the host name of the certificate";
             ApiError::new(StatusCode::BAD_REQUEST, "https_required", message).into_response()
         }
-    }
+    })
 }
 
 /// Address of the hub for a client that named it by `host`: the public URL, or the host if it is that of this

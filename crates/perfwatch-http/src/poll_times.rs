@@ -2,10 +2,7 @@
 //! threads have to run in time. Every other request of the thread waits meanwhile, so that a long poll is a
 //! fault of the hub: such work belongs to the worker pool.
 
-use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Request, State};
-use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use perfwatch_model::Clock;
@@ -115,6 +112,12 @@ impl PollTimes {
         result
     }
 
+    /// Measures every poll of a response, and of its body.
+    pub async fn measure_response(&self, response: impl Future<Output = Response>) -> Response {
+        let response = self.measured(response).await;
+        response.map(|inner| Body::new(MeasuredBody { inner, times: self.clone() }))
+    }
+
     /// Measures every poll of a future.
     pub async fn measured<T>(&self, future: impl Future<Output = T>) -> T {
         let mut future = pin!(future);
@@ -136,16 +139,6 @@ impl PollTimes {
             self.add_to_longest(Duration::ZERO, now);
         }
     }
-}
-
-/// Measures the polls of all requests of a router, and of the bodies of their responses.
-pub fn measure_polls(router: Router, times: PollTimes) -> Router {
-    router.layer(from_fn_with_state(times, measure_request))
-}
-
-async fn measure_request(State(times): State<PollTimes>, request: Request, next: Next) -> Response {
-    let response = times.measured(next.run(request)).await;
-    response.map(|inner| Body::new(MeasuredBody { inner, times }))
 }
 
 /// Body whose polls are measured.
@@ -178,23 +171,20 @@ impl HttpBody for MeasuredBody {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::routing::get;
     use perfwatch_model::ManualClock;
-    use tower_service::Service as _;
 
     /// Issue 16: a metric shows the longest poll of the serving threads.
     #[tokio::test]
     async fn longest_poll_is_reported_for_one_to_two_windows() {
         let clock = Arc::new(ManualClock::starting_at(0));
         let times = PollTimes::new(clock.clone());
-        let handler_clock = clock.clone();
-        let handler = async move || {
-            handler_clock.advance(Duration::from_secs(3));
+        let handler = async {
+            clock.advance(Duration::from_secs(3));
             tokio::task::yield_now().await;
-            handler_clock.advance(Duration::from_secs(2));
+            clock.advance(Duration::from_secs(2));
+            Response::default()
         };
-        let mut router = measure_polls(Router::new().route("/", get(handler)), times.clone());
-        router.call(Request::get("/").body(Body::empty()).unwrap()).await.unwrap();
+        times.measure_response(handler).await;
         let longest = || times.0.longest_gauge.get();
         assert!((longest() - 3.0).abs() < f64::EPSILON, "{}", longest());
         for (advanced_s, expected) in [(59, 3.0), (59, 3.0), (61, 0.0)] {

@@ -234,7 +234,7 @@ pub async fn run_reads(limiter: Arc<ReadLimiter>, mut request: Request, next: Ne
         Ok(Some(response)) => response,
         Ok(None) => busy_error().into_response(),
         Err(error) => match error.try_into_panic() {
-            // The layer that catches panics of handlers logs and answers it.
+            // The middleware logs and answers it, as a panic of a handler.
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => ApiError::unavailable("shutting_down", "hub is shutting down", 5).into_response(),
         },

@@ -1,4 +1,5 @@
-//! Checks of every request before its handler: client address, origin, identity, access and rate limit.
+//! What every request passes: checks before its handler (client address, origin, identity, access and rate limit), and
+//! headers of its response.
 
 use crate::app::App;
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
@@ -8,30 +9,50 @@ use axum::response::{IntoResponse, Response};
 use perfwatch_auth::access::{self, Access, RouteMatch};
 use perfwatch_auth::identity::{Credential, RequestCredentials, identify};
 use perfwatch_auth::{Grant, Identity};
-use perfwatch_http::ApiError;
-use perfwatch_http::listener::Transport;
+use perfwatch_http::listener::{self, Transport};
 use perfwatch_http::origin::Origin;
 use perfwatch_http::params::query_pairs;
 use perfwatch_http::public_address::BaseUrl;
 use perfwatch_http::public_address::RequestAddress;
+use perfwatch_http::{ApiError, default_response, read_limiter};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio_util::sync::CancellationToken;
 
 /// Route that alone accepts `?token=`: browsers cannot set headers of WebSocket requests.
 const QUERY_TOKEN_ROUTE: &str = "/api/ws/metrics";
 /// Routes of WebSocket handshakes.
 const WEBSOCKET_ROUTES: [&str; 2] = [QUERY_TOKEN_ROUTE, "/api/ws/probe"];
 
-/// Closes each connection after its response while the hub drains, or if it could not serve the request, so that the
-/// next request reaches another hub.
-pub(crate) async fn close_unless_serving(
-    State(draining): State<CancellationToken>,
+/// Serves a request and completes its response. One function instead of a layer for each part: every layer of a router
+/// is cloned for every request, by each layer around it.
+pub(crate) async fn serve(
+    State(app): State<Arc<App>>,
+    path: Option<MatchedPath>,
     request: Request,
     next: Next,
 ) -> Response {
-    let mut response = next.run(request).await;
-    if should_close(draining.is_cancelled(), response.status()) {
+    let polls = app.metrics.polls.clone();
+    polls.measure_response(complete_response(app, path, request, next)).await
+}
+
+async fn complete_response(
+    app: Arc<App>,
+    path: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let depends_on_caller = default_response::depends_on_caller(request.uri().path());
+    let redirect = match app.config.tls {
+        Some(_) => listener::https_redirect(app.public_address().public_url.as_ref(), &request),
+        None => None,
+    };
+    let mut response = match redirect {
+        Some(redirect) => redirect,
+        None => default_response::catch_panics(authorize_and_run(&app, path, request, next)).await,
+    };
+    default_response::add_default_headers(&mut response, depends_on_caller);
+    // The next request reaches another hub.
+    if should_close(app.draining.is_cancelled(), response.status()) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -44,29 +65,30 @@ fn should_close(is_draining: bool, status: StatusCode) -> bool {
     (is_draining && status != StatusCode::SWITCHING_PROTOCOLS) || status == StatusCode::SERVICE_UNAVAILABLE
 }
 
-/// Rejects requests that are not authorized; adds the caller's identity and address to the others.
-pub(crate) async fn auth_middleware(
-    State(app): State<Arc<App>>,
+/// Rejects requests that are not authorized; runs the others with the caller's identity and address, reads off the
+/// serving threads and within their limits.
+async fn authorize_and_run(
+    app: &App,
     path: Option<MatchedPath>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let path = path.as_ref().map(MatchedPath::as_str);
-    let address = request_address(&app, &request);
+    let address = request_address(app, &request);
     let hsts = app.config.hsts.filter(|_| address.client_addr.is_tls);
     let seen = app.directory.snapshot();
-    let mut result = check_request(&app, path, address.clone(), &mut request);
+    let mut result = check_request(app, path, address.clone(), &mut request);
     // The credential may have been created a moment ago by another hub or by the command line.
     let is_unknown = |error: &ApiError| error.status() == StatusCode::UNAUTHORIZED;
     if result.as_ref().is_err_and(is_unknown)
-        && has_credentials(&app, &request)
+        && has_credentials(app, &request)
         && app.directory.refresh_after_miss(&seen).await
     {
-        result = check_request(&app, path, address, &mut request);
+        result = check_request(app, path, address, &mut request);
     }
     let (method, started) = (request.method().clone(), app.clock.monotonic());
     let mut response = match result {
-        Ok(()) => next.run(request).await,
+        Ok(()) => read_limiter::run_reads(app.rate_limiters.reads.clone(), request, next).await,
         Err(error) => error.into_response(),
     };
     if let Some(path) = path {

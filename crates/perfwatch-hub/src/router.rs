@@ -2,32 +2,30 @@
 
 use crate::app::{App, AppState};
 use crate::{api, middleware, openapi, ws};
-use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use axum::{Extension, Json, Router};
 use perfwatch_http::compression::compression;
-use perfwatch_http::poll_times::measure_polls;
-use perfwatch_http::{ApiError, base_path, layers, listener, read_limiter, ui};
+use perfwatch_http::{ApiError, base_path, ui};
 use serde_json::{Value, json};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tower_http::timeout::TimeoutLayer;
+use tower_layer::Stack;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 /// Time limit of requests, except streamed exports, downloads and connection tests.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Routes with a time limit.
+/// Routes with a time limit. Their layers are one, because every request clones all layers below each layer.
 fn timed_routes() -> OpenApiRouter<AppState> {
-    api::timed_routes()
-        .routes(routes!(api::ingest::ingest))
-        .routes(routes!(openapi_json))
-        .layer(compression())
-        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, REQUEST_TIMEOUT))
+    let timeout = TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, REQUEST_TIMEOUT);
+    let responses = api::timed_routes().routes(routes!(openapi_json));
+    // Responses to senders are too small for a compression.
+    let ingest = OpenApiRouter::new().routes(routes!(api::ingest::ingest));
+    responses.layer(Stack::new(timeout, compression())).merge(ingest.layer(timeout))
 }
 
 /// All routes with their descriptions.
@@ -56,33 +54,19 @@ async fn openapi_json() -> Json<Value> {
     Json(document)
 }
 
-/// Runs reads off the serving threads, within the limits of reads.
-async fn run_reads(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    read_limiter::run_reads(app.rate_limiters.reads.clone(), request, next).await
-}
-
 /// Router of all routes, the API browser and the dashboard.
 pub(crate) fn router(app: Arc<App>) -> Router {
     let (routes, _) = routes().split_for_parts();
-    let router = Router::new()
-        .merge(routes)
+    let pages = Router::new()
         .route("/api/docs", get(ui::serve))
         .route("/api/docs/", get(ui::serve))
         .route("/api/docs/{*rest}", get(ui::serve))
         .fallback(ui::serve)
-        .layer(Extension(app.public_address().page_base.clone()))
+        .layer(Extension(app.public_address().page_base.clone()));
+    let router = routes
+        .merge(pages)
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
-        .layer(from_fn_with_state(app.clone(), run_reads))
-        .layer(from_fn_with_state(app.clone(), middleware::auth_middleware));
-    let router = router.layer(from_fn_with_state(app.draining.clone(), middleware::close_unless_serving));
-    let router = layers::security_headers(router);
-    let router = if app.config.tls.is_some() {
-        let public_url = app.public_address().public_url.clone();
-        router.layer(from_fn_with_state(public_url, listener::redirect_to_https))
-    } else {
-        router
-    };
+        .layer(from_fn_with_state(app.clone(), middleware::serve));
     let base_path = app.public_address().base_path().to_owned();
-    let polls = app.metrics.polls.clone();
-    base_path::nest(measure_polls(layers::catch_panics(router).with_state(AppState(app)), polls), &base_path)
+    base_path::nest(router.with_state(AppState(app)), &base_path)
 }
