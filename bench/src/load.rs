@@ -2,6 +2,7 @@
 //! and memory of the hub.
 
 use crate::fleet::INTERVAL_MS;
+use crate::fleet_viewers::FleetViewers;
 use crate::hub_process::{FLEET_SETTINGS, HubProcess};
 use crate::live_client::ClientProcesses;
 use crate::process::delay_summary;
@@ -19,8 +20,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-/// Hosts and viewers of the runs without arguments.
-const RUNS: [(usize, usize); 4] = [(100, 25), (1_000, 250), (2_000, 500), (5_000, 50)];
+/// Hosts, viewers of a host, and viewers of the fleet of the runs without arguments.
+const RUNS: [(usize, usize, usize); 5] =
+    [(100, 25, 0), (1_000, 250, 0), (2_000, 500, 0), (2_000, 0, 50), (5_000, 50, 0)];
 /// Duration of a run without arguments, in seconds.
 const RUN_S: u64 = 120;
 /// Time until hub and connections are warm.
@@ -40,20 +42,30 @@ struct Acknowledgments {
 }
 
 /// Runs with the arguments, or all runs of [`RUNS`].
-pub(crate) fn run(hosts: Option<usize>, viewers: usize, seconds: u64) -> anyhow::Result<()> {
+pub(crate) fn run(
+    hosts: Option<usize>,
+    viewers: usize,
+    seconds: u64,
+    fleet_viewers: usize,
+) -> anyhow::Result<()> {
     match hosts {
-        Some(hosts) => measure(hosts, viewers, seconds),
-        None => RUNS.into_iter().try_for_each(|(hosts, viewers)| measure(hosts, viewers, RUN_S)),
+        Some(hosts) => measure(hosts, (viewers, fleet_viewers), seconds),
+        None => RUNS
+            .into_iter()
+            .try_for_each(|(hosts, viewers, of_fleet)| measure(hosts, (viewers, of_fleet), RUN_S)),
     }
 }
 
-fn measure(hosts: usize, viewers: usize, seconds: u64) -> anyhow::Result<()> {
+/// Runs with viewers of a host each and viewers of the fleet.
+fn measure(hosts: usize, (viewers, fleet_viewers): (usize, usize), seconds: u64) -> anyhow::Result<()> {
     let (clock, scratch): (Arc<dyn Clock>, _) = (Arc::new(SystemClock::new()), Scratch::new("load")?);
     let mut hub = HubProcess::start(&scratch.0, FLEET_SETTINGS)?;
     let admin = hub.create_user("root-admin", "admin")?;
     let agents = hub.enroll_fleet(&admin, hosts)?;
     let names: Vec<String> = agents.iter().map(|(host, _)| host.name.clone()).collect();
-    println!("{hosts} hosts at {INTERVAL_MS} ms, {viewers} viewers, {seconds} s");
+    println!(
+        "{hosts} hosts at {INTERVAL_MS} ms, {viewers} viewers of a host, {fleet_viewers} of the fleet, {seconds} s"
+    );
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let acknowledgments = Arc::new(Acknowledgments::default());
     let mut senders = JoinSet::new();
@@ -69,15 +81,20 @@ fn measure(hosts: usize, viewers: usize, seconds: u64) -> anyhow::Result<()> {
     let subscriptions: Vec<Option<Value>> = (0..viewers).map(watch).collect();
     let messages = seconds * 1_000 / INTERVAL_MS.cast_unsigned();
     let clients = ClientProcesses::start(&hub, &admin, &subscriptions, messages, &*clock)?;
+    let fleet = FleetViewers::start(&hub, &admin, fleet_viewers)?;
     let sent = || std::mem::take(&mut *acknowledgments.delays.lock().unwrap_or_else(PoisonError::into_inner));
     drop(sent());
     observe(&hub, &admin, seconds, &*clock)?;
     let received = clients.finish()?;
     senders.abort_all();
+    fleet.finish()?;
     let delays = sent();
     let (accepted, watched) = (delays.len(), received.len());
     println!("  post → ack:      {} ({accepted} snapshots)", delay_summary(delays));
-    println!("  post → received: {} ({watched} of {})", delay_summary(received), messages * viewers as u64);
+    if viewers > 0 {
+        let expected = messages * viewers as u64;
+        println!("  post → received: {} ({watched} of {expected})", delay_summary(received));
+    }
     println!("  failed requests: {}", acknowledgments.failed.load(Ordering::Relaxed));
     drop(runtime);
     hub.stop(Duration::from_secs(60), &*clock)?;

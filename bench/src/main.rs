@@ -38,6 +38,7 @@ mod counting_allocator;
 mod explore;
 mod fleet;
 mod fleet_faults;
+mod fleet_viewers;
 mod health;
 mod history;
 mod hostile;
@@ -56,7 +57,7 @@ mod top;
 use counting_allocator::CountingAllocator;
 
 const USAGE: &str = "usage: perfwatch-bench alerts [HOSTS] [RULES] | collect [PROCESSES] | agent [SECONDS] | \
-    live [CLIENTS] [TICKS] [INTERVAL_MS] | load [HOSTS] [VIEWERS] [SECONDS] | ingest [SECONDS] | rate-limits [AGENTS] [SECONDS] | \
+    live [CLIENTS] [TICKS] [INTERVAL_MS] | load [HOSTS] [VIEWERS] [SECONDS] [FLEET_VIEWERS] | ingest [SECONDS] | rate-limits [AGENTS] [SECONDS] | \
     agentless [SERVERS] [SECONDS] [WORKERS] | history [SECONDS] [BACKEND] | budget [SECONDS] [BACKEND] | \
     memory [HOSTS…] | explore [HOSTS] [HOURS] | top [SECONDS] | hostile [SECONDS] [HOSTS] [VIEWERS] [ATTACKS] | \
     fleet [SEED… | FIRST..LAST] [agents=N] [viewers=N] [hubs=N] [seconds=N] | smoke [NAMES]";
@@ -80,7 +81,7 @@ fn main() -> anyhow::Result<()> {
         Some("live-clients") => live_client::clients(&arguments[1]),
         Some("load") => {
             let hosts = arguments.get(1).and_then(|text| text.parse().ok());
-            load::run(hosts, usize::try_from(number(2, 50))?, number(3, 120))
+            load::run(hosts, usize::try_from(number(2, 50))?, number(3, 120), usize::try_from(number(4, 0))?)
         }
         Some("history") => history::run(number(1, 120), arguments.get(2).map(String::as_str)),
         Some("budget") => budget::run(number(1, 60), arguments.get(2).map(String::as_str)),

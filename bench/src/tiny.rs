@@ -14,7 +14,7 @@ pub(crate) const BENCHMARKS: &[(&str, &[&str])] = &[
     ("alerts", &["20", "5"]),
     ("collect", &["3"]),
     ("live", &["4", "3"]),
-    ("load", &["2", "2", "2"]),
+    ("load", &["2", "2", "2", "1"]),
     ("ingest", &["2"]),
     ("history", &["1", "sqlite"]),
     ("budget", &["1", "sqlite"]),

@@ -4,6 +4,7 @@
 //! after each frame.
 
 use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, header};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -25,6 +26,16 @@ pub fn compression() -> CompressionLayers {
     let split = MapResponseBodyLayer::new(SmallFrames::new as fn(Body) -> SmallFrames);
     let pause = MapResponseBodyLayer::new(Pauses::new as fn(CompressionBody<SmallFrames>) -> Pauses);
     Stack::new(Stack::new(split, CompressionLayer::new()), pause)
+}
+
+/// Returns whether a client accepts an encoding (RFC 9110, 12.5.3).
+pub fn accepts_encoding(request: &HeaderMap, encoding: &str) -> bool {
+    let accepted = request.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    accepted.flat_map(|value| value.split(',')).any(|entry| {
+        let (name, weight) = entry.split_once(';').unwrap_or((entry, ""));
+        let weight = weight.trim().trim_start_matches("q=").trim_end_matches(['0', '.']);
+        name.trim().eq_ignore_ascii_case(encoding) && (!weight.is_empty() || !entry.contains(';'))
+    })
 }
 
 /// Body that is not ready once after each frame.
@@ -135,7 +146,7 @@ mod tests {
     use super::*;
     use axum::Router;
     use axum::extract::Request;
-    use axum::http::header;
+    use axum::http::HeaderValue;
     use axum::routing::get;
     use std::io::Read as _;
     use std::task::Waker;
@@ -163,6 +174,22 @@ mod tests {
         let mut text = Vec::new();
         flate2::read::GzDecoder::new(&compressed[..]).read_to_end(&mut text).unwrap();
         assert!(text == vec![b'x'; BYTES]);
+    }
+
+    #[test]
+    fn encodings_are_accepted_by_name_and_weight() {
+        for (accepted, expected) in [
+            ("gzip", true),
+            ("br, GZIP;q=0.5", true),
+            ("br;q=1.0, gzip;q=1.0", true),
+            ("gzip;q=0", false),
+            ("gzip; q=0.000", false),
+            ("xgzip, br", false),
+            ("", false),
+        ] {
+            let value = (header::ACCEPT_ENCODING, HeaderValue::from_static(accepted));
+            assert_eq!(accepts_encoding(&[value].into_iter().collect(), "gzip"), expected, "{accepted}");
+        }
     }
 
     #[tokio::test]

@@ -32,6 +32,7 @@ pub mod rate_limit;
 pub mod read_limiter;
 #[cfg(feature = "openapi")]
 pub mod schemas;
+pub mod shared_compression;
 pub mod shared_json;
 mod timed;
 mod tls;

@@ -1,6 +1,7 @@
 //! Response of JSON that many visitors without a session share: revalidated by its entity tag, and not indexed by search
 //! engines.
 
+use crate::shared_compression::SharedCompression;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -13,13 +14,18 @@ pub const NO_INDEX: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-robots-tag"), HeaderValue::from_static("noindex, nofollow"));
 
 /// Responds with JSON, or with `304` if the visitor has it.
-pub fn respond(request: &HeaderMap, json: Bytes, etag: &str) -> Response {
+pub async fn respond(
+    request: &HeaderMap,
+    json: Bytes,
+    etag: &str,
+    compression: &SharedCompression,
+) -> Response {
     let known = request.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).unwrap_or_default();
     // A proxy that compresses makes the tag weak.
     let is_known = known.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag);
     let mut response = match is_known {
         true => StatusCode::NOT_MODIFIED.into_response(),
-        false => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
+        false => compression.respond(request, json).await,
     };
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, CACHE_RULE);
@@ -32,8 +38,8 @@ pub fn respond(request: &HeaderMap, json: Bytes, etag: &str) -> Response {
 mod tests {
     use super::*;
 
-    #[test]
-    fn unchanged_json_is_not_sent_again() {
+    #[tokio::test]
+    async fn unchanged_json_is_not_sent_again() {
         for (known, status) in [
             (None, StatusCode::OK),
             (Some("\"other\""), StatusCode::OK),
@@ -41,7 +47,8 @@ mod tests {
             (Some("\"other\", W/\"tag\""), StatusCode::NOT_MODIFIED),
         ] {
             let headers = known.map(|known| (header::IF_NONE_MATCH, HeaderValue::from_static(known)));
-            let response = respond(&headers.into_iter().collect(), Bytes::from_static(b"{}"), "\"tag\"");
+            let (headers, json) = (headers.into_iter().collect(), Bytes::from_static(b"{}"));
+            let response = respond(&headers, json, "\"tag\"", &SharedCompression::default()).await;
             assert_eq!(response.status(), status, "{known:?}");
             assert_eq!(response.headers()[header::ETAG], "\"tag\"");
             assert_eq!(response.headers()["x-robots-tag"], "noindex, nofollow");

@@ -1,6 +1,7 @@
 //! Dashboard, documentation (`/docs`) and API browser (`/api/docs`), compressed and embedded at build time. Unknown
 //! paths return the page, whose router resolves them.
 
+use crate::compression::accepts_encoding;
 use crate::error::ApiError;
 use crate::shared_json::NO_INDEX;
 use axum::Extension;
@@ -136,15 +137,9 @@ fn asset(path: &str, headers: &HeaderMap) -> Option<Response> {
     {
         return None;
     }
-    let accepted =
-        headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let accepts = |name: &str| {
-        let mut encodings = accepted.split(',').filter_map(|encoding| encoding.split(';').next());
-        encodings.any(|encoding| encoding.trim() == name)
-    };
     let (file, encoding) = [("br", "br"), ("gzip", "gz")]
         .into_iter()
-        .filter(|(encoding, _)| accepts(encoding))
+        .filter(|(encoding, _)| accepts_encoding(headers, encoding))
         .find_map(|(encoding, extension)| Some((Dist::get(&format!("{path}.{extension}"))?, Some(encoding))))
         .or_else(|| Some((Dist::get(path)?, None)))
         .or_else(|| Some((decompressed(path)?, None)))?;

@@ -11,6 +11,7 @@ use perfwatch_history::History;
 use perfwatch_http::ingest_memory::IngestMemory;
 use perfwatch_http::public_address::PublicAddress;
 use perfwatch_http::rate_limit::RateLimiters;
+use perfwatch_http::shared_compression::SharedCompression;
 use perfwatch_ingest::Pipeline;
 use perfwatch_live::LiveFeed;
 use perfwatch_live::host_registry::HostRegistry;
@@ -55,6 +56,8 @@ pub(crate) struct App {
     pub(crate) alerting: Arc<Alerting>,
     /// Overview of all hosts, shared by its viewers.
     pub(crate) overview: Overview,
+    /// Compressed copies of responses that callers share.
+    pub(crate) shared_compression: SharedCompression,
     /// Queries over the series of many hosts.
     pub(crate) queries: QueryEngine,
     /// Saved views of queries.

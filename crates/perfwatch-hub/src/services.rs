@@ -14,6 +14,7 @@ use perfwatch_history::History;
 use perfwatch_http::ingest_memory::IngestMemory;
 use perfwatch_http::public_address::PublicAddress;
 use perfwatch_http::rate_limit::RateLimiters;
+use perfwatch_http::shared_compression::SharedCompression;
 use perfwatch_ingest::{Pipeline, PipelineDeps};
 use perfwatch_live::LiveFeed;
 use perfwatch_live::cache::Cache;
@@ -133,6 +134,7 @@ pub(crate) async fn build_app(
         live_feed,
         alerting,
         overview,
+        shared_compression: SharedCompression::default(),
         status,
         views: SavedViews::new(&queries),
         queries: QueryEngine::new(queries),

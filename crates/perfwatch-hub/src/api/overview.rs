@@ -4,8 +4,8 @@ use crate::app::App;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use perfwatch_http::read_limiter::Reader;
 use perfwatch_http::{ApiError, Caller, params};
 use perfwatch_model::json;
@@ -42,6 +42,7 @@ pub(crate) async fn overview(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
     reader: Reader,
+    headers: HeaderMap,
     query: Result<Query<OverviewQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(query) = query.map_err(|error| ApiError::bad_request("invalid_query", error.body_text()))?;
@@ -54,7 +55,7 @@ pub(crate) async fn overview(
         return Ok(reader.respond(text));
     }
     let json = app.overview.current(&identity, revision).await;
-    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
+    Ok(app.shared_compression.respond(&headers, json).await)
 }
 
 fn replay_error(error: ReplayError) -> ApiError {
@@ -97,6 +98,7 @@ pub(crate) async fn overview_history(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
     reader: Reader,
+    headers: HeaderMap,
     query: Result<Query<CourseQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(query) = query.map_err(|error| ApiError::bad_request("invalid_query", error.body_text()))?;
@@ -112,7 +114,7 @@ pub(crate) async fn overview_history(
         return Ok(reader.respond(text));
     }
     let json = app.overview.history(&identity).await?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
+    Ok(app.shared_compression.respond(&headers, json).await)
 }
 
 /// List recent events of all hosts

@@ -111,5 +111,5 @@ pub(crate) async fn public_status(
 ) -> Result<Response, ApiError> {
     let answer =
         app.status.answer(&token).await.ok_or_else(|| ApiError::not_found("status page not found"))?;
-    Ok(shared_json::respond(&headers, answer.json, &answer.etag))
+    Ok(shared_json::respond(&headers, answer.json, &answer.etag, &app.shared_compression).await)
 }
