@@ -118,6 +118,22 @@ impl CloseReason {
     }
 }
 
+/// Full snapshots of all hosts, which a client receives until its first subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FullSnapshots {
+    /// They are queued until this time.
+    From(Instant),
+    Sent,
+    /// Only subscriptions are sent.
+    Off,
+}
+
+impl FullSnapshots {
+    fn start_at(self) -> Option<Instant> {
+        if let Self::From(start) = self { Some(start) } else { None }
+    }
+}
+
 /// State of a connection.
 struct Connection {
     app: Arc<App>,
@@ -132,10 +148,7 @@ struct Connection {
     socket: WebSocket,
     snapshots: LiveReceiver,
     subscriptions: HashMap<u32, Subscription>,
-    /// Sends full snapshots of all hosts, until the first subscription.
-    full_snapshots: bool,
-    /// Start of the full snapshots, which are queued before; `None` after it, or after a subscription.
-    full_snapshots_at: Option<Instant>,
+    full_snapshots: FullSnapshots,
     last_received: Instant,
     state: ConnectionGauge,
     /// Share of the account.
@@ -164,8 +177,7 @@ impl Connection {
             socket,
             snapshots,
             subscriptions,
-            full_snapshots: true,
-            full_snapshots_at: Some(Instant::now() + SUBSCRIBE_DELAY),
+            full_snapshots: FullSnapshots::From(Instant::now() + SUBSCRIBE_DELAY),
             last_received: Instant::now(),
             state,
             share,
@@ -184,6 +196,8 @@ impl Connection {
 
     async fn run_live(&mut self) -> Result<std::convert::Infallible, CloseReason> {
         let stop = self.app.stop.clone();
+        // Once, because all connections register in the same list.
+        let mut stopped = std::pin::pin!(stop.cancelled());
         let ping_interval = self.app.config.ping_interval;
         let mut ping = tokio::time::interval_at(Instant::now() + ping_interval, ping_interval);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -191,10 +205,11 @@ impl Connection {
             let flush_at = self.subscriptions.values().filter_map(Subscription::flush_at).min();
             // Snapshots of the next message stay in the queue until it is due: they wake the task once.
             let is_combining = flush_at.is_some() && self.combines_hosts();
-            let is_waiting = is_combining || self.full_snapshots_at.is_some();
+            let start_at = self.full_snapshots.start_at();
+            let is_waiting = is_combining || start_at.is_some();
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return Err(CloseReason::Shutdown),
+                () = stopped.as_mut() => return Err(CloseReason::Shutdown),
                 Ok(()) = self.access_changes.changed() => self.refresh_access()?,
                 () = incidents_changed(&mut self.incident_changes) => self.send_incident_counts(false).await?,
                 message = self.socket.recv() => self.on_message(message).await?,
@@ -203,7 +218,7 @@ impl Connection {
                     Err(Lagged(dropped)) => self.skip_backlog(dropped).await?,
                 },
                 () = sleep_until(flush_at) => self.send_combined().await?,
-                () = sleep_until(self.full_snapshots_at) => self.full_snapshots_at = None,
+                () = sleep_until(start_at) => self.full_snapshots = FullSnapshots::Sent,
                 _ = ping.tick() => {
                     if self.last_received.elapsed() > ping_interval.mul_f64(2.5) {
                         return Err(CloseReason::PingTimeout);
@@ -255,11 +270,6 @@ impl Connection {
         }
     }
 
-    /// Only subscriptions are sent from now on.
-    fn stop_full_snapshots(&mut self) {
-        (self.full_snapshots, self.full_snapshots_at) = (false, None);
-    }
-
     /// Time until a message is handled: later if the account sends more than its share.
     fn message_delay(&self, backfilled_hosts: usize) -> Duration {
         self.share.pace_message(backfilled_hosts, self.app.clock.monotonic())
@@ -290,7 +300,7 @@ impl Connection {
                 ping: None,
                 incident_counts: Some(enabled),
             } => {
-                self.stop_full_snapshots();
+                self.full_snapshots = FullSnapshots::Off;
                 self.receive_hosts(None);
                 self.incident_changes = enabled.then(|| self.app.alerting.subscribe());
                 if enabled { self.send_incident_counts(true).await } else { Ok(()) }
@@ -324,14 +334,14 @@ impl Connection {
 
     /// Returns whether every message combines snapshots of several hosts.
     fn combines_hosts(&self) -> bool {
-        !self.full_snapshots && !self.subscriptions.values().any(Subscription::has_single_host)
+        self.full_snapshots == FullSnapshots::Off && !self.subscriptions.values().any(Subscription::has_single_host)
     }
 
     async fn send_snapshot(&mut self, published: Arc<PublishedSnapshot>) -> Result<(), CloseReason> {
         if !self.identity.can_view(&self.auth_snapshot, published.host) {
             return Ok(());
         }
-        if self.full_snapshots {
+        if self.full_snapshots != FullSnapshots::Off {
             // JSON is UTF-8; the conversion checks the bytes instead of copying them.
             let text = Utf8Bytes::try_from(published.full_json().clone());
             self.send_text(text.map_err(|_| CloseReason::ProtocolError)?).await?;

@@ -1,6 +1,6 @@
 //! Subscriptions of a connection: their limits, hosts and backfill.
 
-use super::{CloseReason, Connection, pause};
+use super::{CloseReason, Connection, FullSnapshots, pause};
 use crate::host_access;
 use perfwatch_live::message::{self, BackfillBuilder, SubscribeRequest};
 use perfwatch_live::{ReceivedHosts, Subscription};
@@ -38,7 +38,7 @@ impl Connection {
                 Err(error) => return self.send_error(error.code(), error.message()).await,
             };
         }
-        self.stop_full_snapshots();
+        self.full_snapshots = FullSnapshots::Off;
         let hosts = (!request.hosts.is_empty()).then_some(hosts);
         self.state.set_hosts(hosts.as_ref().map(HashSet::len));
         let visible = if hosts.is_none() { self.app.hosts.count() } else { 0 };
@@ -60,7 +60,7 @@ impl Connection {
 
     /// Receives the hosts of the subscriptions and of an `added` one; all hosts before the first subscription.
     pub(super) fn receive_hosts(&mut self, added: Option<&Subscription>) {
-        if self.full_snapshots {
+        if self.full_snapshots != FullSnapshots::Off {
             return;
         }
         let mut received = HashSet::new();
