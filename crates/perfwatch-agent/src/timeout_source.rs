@@ -118,6 +118,10 @@ impl Source for TimeoutSource {
         self.root.list(path)
     }
 
+    fn process_ids(&self) -> io::Result<Vec<u32>> {
+        self.root.process_ids()
+    }
+
     fn count(&self, path: &str) -> io::Result<u64> {
         self.root.count(path)
     }

@@ -1,9 +1,8 @@
 //! Caches that make repeated collector runs cheaper.
 
 use crate::linux::disk_topology::DiskTopology;
-use crate::reading::ProcessDetail;
+use crate::reading::RawProcess;
 use std::collections::HashMap;
-use std::sync::Arc;
 
 /// State that a collector retains between runs. It affects cost only: with an empty cache, a
 /// collector produces the same samples. What changes rarely is read again after
@@ -47,8 +46,8 @@ impl<T> NamedCache<T> {
 /// Processes of the previous run, user names and boot time.
 #[derive(Default)]
 pub(crate) struct ProcessCache {
-    /// Processes of the previous run by pid.
-    pub(crate) processes: HashMap<u32, CachedProcess>,
+    /// Processes of the previous run, sorted by pid.
+    pub(crate) processes: Vec<CachedProcess>,
     pub(crate) users: UserNames,
     /// Number of runs.
     pub(crate) runs: u32,
@@ -66,10 +65,16 @@ pub(crate) struct UserNames {
 
 /// Process as of the previous run.
 pub(crate) struct CachedProcess {
-    pub(crate) start_ticks: u64,
-    pub(crate) cpu_ticks: u64,
-    pub(crate) name: Arc<str>,
-    pub(crate) detail: Option<Arc<ProcessDetail>>,
-    /// Bytes read from and written to storage.
-    pub(crate) io: Option<(u64, u64)>,
+    pub(crate) process: RawProcess,
+    /// Scheduler counters of a process with a single thread, read before the process.
+    pub(crate) scheduling: Option<Scheduling>,
+}
+
+/// Scheduler counters of a thread, from `/proc/PID/schedstat`. They change whenever the thread runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Scheduling {
+    pub(crate) run_ns: u64,
+    pub(crate) wait_ns: u64,
+    /// Number of times that the thread was put on a CPU.
+    pub(crate) slices: u64,
 }

@@ -15,7 +15,9 @@ mod error;
 #[cfg(test)]
 mod golden_tests;
 mod linux;
+mod open_files;
 mod parse;
+mod process_listing;
 mod reading;
 mod snapshot;
 mod source;

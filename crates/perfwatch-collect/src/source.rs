@@ -1,12 +1,10 @@
 //! File access behind a relocatable root, so that the same collectors read the local host, the
 //! host of a container, and captures.
 
-use perfwatch_model::limits::MAX_COLLECTED_FILE_BYTES;
-use std::collections::HashMap;
+use crate::open_files::{FileClass, OpenFiles, read_file};
+use crate::process_listing::{ProcessListing, ThreadCounts};
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, Read as _};
-use std::os::unix::fs::FileExt as _;
+use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -25,6 +23,9 @@ pub struct FsUsage {
     pub inodes_free: u64,
 }
 
+/// Directory of the processes.
+pub(crate) const PROCESSES: &str = "/proc";
+
 /// Read access of collectors to a host. Paths are absolute paths on the monitored host.
 pub trait Source: Send + Sync {
     /// Replaces the content of `out` by that of the file.
@@ -37,6 +38,13 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// Returns the I/O error unchanged.
     fn list(&self, path: &str) -> io::Result<Vec<String>>;
+    /// Lists the pids of the processes, in any order.
+    ///
+    /// # Errors
+    /// Returns the I/O error unchanged.
+    fn process_ids(&self) -> io::Result<Vec<u32>> {
+        Ok(self.list(PROCESSES)?.iter().filter_map(|name| name.parse().ok()).collect())
+    }
     /// Counts the names in a directory; cheaper than [`Source::list`] if the kernel counts.
     ///
     /// # Errors
@@ -69,58 +77,8 @@ pub struct LocalRoot {
     sysfs: PathBuf,
     rootfs: PathBuf,
     is_relocated: bool,
-    open_files: Mutex<OpenFileCache>,
-}
-
-/// Cache of open files that are read at every tick; for `/proc/PID/stat` it halves the cost.
-/// An open file refers to the same process even if the pid is reused: reads fail after its end.
-#[derive(Debug, Default)]
-struct OpenFileCache {
-    /// Number of listings of `/proc`. Files not read since the previous listing are closed.
-    generation: u64,
-    /// Open files by path, with the generation of the last read.
-    files: HashMap<String, (u64, File)>,
-}
-
-/// Maximum number of cached files. The usual limit of a service is 1,024 descriptors; more than
-/// half remain for other uses.
-const MAX_OPEN_FILES: usize = 400;
-
-impl OpenFileCache {
-    fn start_generation(&mut self) {
-        let previous = self.generation;
-        self.files.retain(|_, (last_read, _)| *last_read == previous);
-        self.generation += 1;
-    }
-
-    /// Reads a cached file from its start. Returns false if the file must be opened instead.
-    fn read(&mut self, path: &str, out: &mut Vec<u8>) -> bool {
-        let Some((last_read, file)) = self.files.get_mut(path) else { return false };
-        *last_read = self.generation;
-        out.resize(1024, 0);
-        match file.read_at(out, 0) {
-            // A full buffer may not contain the whole file.
-            Ok(length) if length < out.len() && length > 0 => {
-                out.truncate(length);
-                true
-            }
-            _ => {
-                self.files.remove(path);
-                false
-            }
-        }
-    }
-
-    fn insert(&mut self, path: &str, file: File) {
-        if self.files.len() < MAX_OPEN_FILES {
-            self.files.insert(path.to_owned(), (self.generation, file));
-        }
-    }
-}
-
-fn is_process_stat(path: &str) -> bool {
-    let pid = path.strip_prefix("/proc/").and_then(|remaining| remaining.strip_suffix("/stat"));
-    pid.is_some_and(|pid| !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()))
+    pub(crate) open_files: OpenFiles,
+    listing: Mutex<ProcessListing>,
 }
 
 impl LocalRoot {
@@ -131,7 +89,8 @@ impl LocalRoot {
             procfs: procfs.to_owned(),
             sysfs: sysfs.to_owned(),
             rootfs: rootfs.to_owned(),
-            open_files: Mutex::default(),
+            open_files: OpenFiles::default(),
+            listing: Mutex::default(),
         }
     }
 
@@ -155,6 +114,16 @@ impl LocalRoot {
         } else {
             self.resolve(path)
         }
+    }
+
+    /// Counts of threads; `None` if they are those of a container and the processes are those of its host.
+    fn thread_counts(&self) -> Option<ThreadCounts> {
+        if self.is_relocated {
+            return None;
+        }
+        let mut buffer = Vec::new();
+        self.read("/proc/loadavg", &mut buffer).ok()?;
+        ThreadCounts::parse(&buffer)
     }
 
     /// Path of the same file in `/proc/1`. In a container, `/proc/net` and `/proc/self` of the
@@ -204,34 +173,26 @@ fn resolve_in_root(root: &Path, path: &Path) -> PathBuf {
     root.join(resolved)
 }
 
-fn read_file(path: &Path, out: &mut Vec<u8>) -> io::Result<File> {
-    out.clear();
-    let file = File::open(path)?;
-    // Reads an extra byte to distinguish a truncated file from a file of maximum size.
-    (&file).take(MAX_COLLECTED_FILE_BYTES + 1).read_to_end(out)?;
-    if out.len() as u64 > MAX_COLLECTED_FILE_BYTES {
-        return Err(io::Error::other(format!("larger than {} MiB", MAX_COLLECTED_FILE_BYTES >> 20)));
-    }
-    Ok(file)
-}
-
 impl Source for LocalRoot {
     fn read(&self, path: &str, out: &mut Vec<u8>) -> io::Result<()> {
-        if is_process_stat(path) {
-            let mut open_files = self.open_files.lock().unwrap_or_else(PoisonError::into_inner);
-            if open_files.read(path, out) {
-                return Ok(());
-            }
-            let file = read_file(&self.resolve(Path::new(path)), out)?;
-            open_files.insert(path, file);
-            return Ok(());
-        }
-        if let Some(init_path) = self.through_init(path)
-            && read_file(&init_path, out).is_ok()
+        let class = FileClass::of_path(path);
+        if let Some(class) = class
+            && self.open_files.read(class, path, out)
         {
             return Ok(());
         }
-        let result = read_file(&self.resolve_file(path), out).map(drop);
+        let keep_open = |file| {
+            if let Some(class) = class {
+                self.open_files.insert(class, path, file);
+            }
+        };
+        if let Some(init_path) = self.through_init(path)
+            && let Ok(file) = read_file(&init_path, out)
+        {
+            keep_open(file);
+            return Ok(());
+        }
+        let result = read_file(&self.resolve_file(path), out).map(keep_open);
         if result.is_err() && path == "/proc/sys/kernel/arch" {
             // Kernels before 6.1 do not have the file; the build knows its architecture.
             out.clear();
@@ -242,9 +203,6 @@ impl Source for LocalRoot {
     }
 
     fn list(&self, path: &str) -> io::Result<Vec<String>> {
-        if path == "/proc" {
-            self.open_files.lock().unwrap_or_else(PoisonError::into_inner).start_generation();
-        }
         let mut names = Vec::new();
         for entry in std::fs::read_dir(self.resolve_file(path))? {
             // Names that are not UTF-8 cannot be instances; /proc and /sys have none.
@@ -253,6 +211,13 @@ impl Source for LocalRoot {
             }
         }
         Ok(names)
+    }
+
+    fn process_ids(&self) -> io::Result<Vec<u32>> {
+        self.open_files.start_generation();
+        let counts = self.thread_counts();
+        let mut listing = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
+        listing.pids(&self.procfs, counts).map(<[u32]>::to_vec)
     }
 
     fn count(&self, path: &str) -> io::Result<u64> {
@@ -347,28 +312,5 @@ mod tests {
             assert_eq!(out, b"host", "{path}");
         }
         assert!(source.read("/etc/endless", &mut out).is_err());
-    }
-
-    #[test]
-    fn cached_files_are_closed_with_their_process() {
-        let source = LocalRoot::new(Path::new("/proc"), Path::new("/sys"), Path::new("/"));
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let path = format!("/proc/{}/stat", child.id());
-        let (mut first, mut second) = (Vec::new(), b"other".to_vec());
-        source.read(&path, &mut first).unwrap();
-        source.read(&path, &mut second).unwrap();
-        let name =
-            |text: &[u8]| String::from_utf8_lossy(text).split(' ').take(2).collect::<Vec<_>>().join(" ");
-        assert_eq!(name(&first), name(&second));
-        assert_eq!(source.open_files.lock().unwrap().files.len(), 1);
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(source.read(&path, &mut second).is_err());
-        assert!(source.open_files.lock().unwrap().files.is_empty());
-        // Files that are not read between two listings are closed.
-        source.read("/proc/1/stat", &mut second).unwrap();
-        source.list("/proc").unwrap();
-        source.list("/proc").unwrap();
-        assert!(source.open_files.lock().unwrap().files.is_empty());
     }
 }

@@ -1,16 +1,17 @@
 //! Processes from `/proc/PID` (proc_pid_stat(5), proc_pid_io(5)): numbers by state, and the raw
 //! counters from which `derive` selects the top processes.
 //!
-//! Every process costs a small file per tick. Owner, command line, I/O and open files are read only
+//! Every process costs a small file per tick: the counters of the scheduler for a process that does not run, the
+//! longer file of its state for the others. Owner, command line, I/O and open files are read only
 //! for candidates of the top processes: those that recently used CPU, and the largest in memory.
 
-use crate::cache::{CachedProcess, MAX_CACHED_RUNS, ProcessCache, UserNames};
+use crate::cache::{CachedProcess, MAX_CACHED_RUNS, ProcessCache, Scheduling, UserNames};
 use crate::collector::to_f64;
 use crate::parse::parse_error;
 use crate::reading::{ProcessDetail, RawProcess};
+use crate::source::PROCESSES;
 use crate::{Cadence, CollectContext, CollectError, Collector, CommandLine, Source};
 use perfwatch_model::{MetricDef, Unit::*};
-use std::collections::HashMap;
 use std::sync::Arc;
 
 const METRICS: &[MetricDef] = &[
@@ -26,36 +27,45 @@ const METRICS: &[MetricDef] = &[
 pub(crate) const COLLECTOR: Collector =
     Collector { name: "processes", metrics: METRICS, cadence: Cadence::EveryTick, read };
 
+/// Number of runs after which a process is read again that does not run.
+const MAX_RETAINED_RUNS: u32 = 256;
+
+/// Process of a run.
+struct CurrentProcess {
+    process: RawProcess,
+    /// Scheduler counters, read before the process.
+    scheduling: Option<Scheduling>,
+    /// The same process in the previous run.
+    previous: Option<CachedProcess>,
+    /// True if the process has not run since the previous run, so that its values are those of that run.
+    is_retained: bool,
+}
+
 fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
-    const FOLDER: &str = "/proc";
-    let names = cx.source.list(FOLDER).map_err(|error| CollectError::from_io(FOLDER, &error))?;
-    let mut pids: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
+    let mut pids = cx.source.process_ids().map_err(|error| CollectError::from_io(PROCESSES, &error))?;
     pids.sort_unstable();
-    let (page_size, mut buffer, mut path) = (cx.source.page_size(), Vec::with_capacity(1024), String::new());
     let boot_ms = cx.cache.processes.boot_ms(cx.source);
+    let is_first_run = cx.cache.processes.processes.is_empty();
+    let mut cached = std::mem::take(&mut cx.cache.processes.processes).into_iter().peekable();
+    let mut reader = ProcessReader::new(cx.source, boot_ms, cx.cache.processes.runs);
     let mut processes = Vec::with_capacity(pids.len());
     for pid in pids {
-        use std::fmt::Write as _;
-        path.clear();
-        let _ = write!(path, "/proc/{pid}/stat");
-        // The process may have ended after the listing.
-        if cx.source.read(&path, &mut buffer).is_err() {
-            continue;
-        }
-        match parse_stat(&buffer, page_size) {
-            Some(mut process) => {
-                // Clock ticks are 1/100 s for programs on every architecture (USER_HZ).
-                process.started_ms = boot_ms
-                    .saturating_add(i64::try_from(process.start_ticks).unwrap_or(0).saturating_mul(10));
-                processes.push(process);
-            }
-            None => cx.out.record_error(parse_error(&path, &String::from_utf8_lossy(&buffer)).to_string()),
+        while cached.next_if(|cached| cached.process.pid < pid).is_some() {}
+        match reader.read(pid, cached.next_if(|cached| cached.process.pid == pid)) {
+            Ok(process) => processes.extend(process),
+            Err(error) => cx.out.record_error(error.to_string()),
         }
     }
     if processes.is_empty() {
         let first_error = cx.out.part.errors.first().cloned();
         return Err(first_error.map_or(CollectError::NotAvailable, CollectError::Failed));
     }
+    read_details(cx, &mut reader, &mut processes, is_first_run);
+    let cache = processes
+        .iter()
+        .map(|current| CachedProcess { process: current.process.clone(), scheduling: current.scheduling });
+    cx.cache.processes.processes = cache.collect();
+    let processes: Vec<RawProcess> = processes.into_iter().map(|current| current.process).collect();
     if hides_processes(cx.source, &processes) {
         cx.out.record_error(
             "/proc is mounted with hidepid: only own processes are visible, so the totals are absent",
@@ -63,7 +73,6 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     } else {
         push_state_counts(cx, &processes);
     }
-    read_details(cx, &mut processes);
     cx.out.part.processes = processes;
     Ok(())
 }
@@ -125,9 +134,91 @@ impl ProcessCache {
     }
 }
 
+/// Reads files of processes with one path and one buffer.
+struct ProcessReader<'a> {
+    source: &'a dyn Source,
+    page_size: u64,
+    boot_ms: i64,
+    /// Number of the run.
+    run: u32,
+    path: String,
+    buffer: Vec<u8>,
+}
+
+impl<'a> ProcessReader<'a> {
+    fn new(source: &'a dyn Source, boot_ms: i64, run: u32) -> Self {
+        let (path, buffer) = (String::new(), Vec::new());
+        Self { source, page_size: source.page_size(), boot_ms, run, path, buffer }
+    }
+
+    /// Content of a file of a process; `None` if the process ended or the file is not readable.
+    fn file(&mut self, pid: u32, name: &str) -> Option<&[u8]> {
+        self.set_path(pid, name);
+        self.source.read(&self.path, &mut self.buffer).ok()?;
+        Some(&self.buffer)
+    }
+
+    fn set_path(&mut self, pid: u32, name: &str) {
+        use std::fmt::Write as _;
+        self.path.clear();
+        let _ = write!(self.path, "{PROCESSES}/{pid}/{name}");
+    }
+
+    /// Reads a process; `None` if it ended after the listing. If the scheduler did not run a process of a
+    /// single thread since the previous run, its CPU time, state, name and threads are those of that run. Its
+    /// memory can change, and its parent can end: `read_details` reads the candidates of the top processes
+    /// again, and all are read again after [`MAX_RETAINED_RUNS`] runs.
+    fn read(
+        &mut self,
+        pid: u32,
+        previous: Option<CachedProcess>,
+    ) -> Result<Option<CurrentProcess>, CollectError> {
+        let is_single = |cached: &CachedProcess| cached.process.threads == 1 && cached.process.state != 'R';
+        let scheduling = match previous.as_ref().is_some_and(is_single) {
+            true => self.file(pid, "schedstat").and_then(Scheduling::parse),
+            false => None,
+        };
+        let is_due = self.run.wrapping_add(pid).is_multiple_of(MAX_RETAINED_RUNS);
+        if let Some(cached) = previous.as_ref().filter(|cached| !is_due && cached.scheduling == scheduling)
+            && scheduling.is_some()
+        {
+            let process = RawProcess { open_files: None, ..cached.process.clone() };
+            return Ok(Some(CurrentProcess { process, scheduling, previous, is_retained: true }));
+        }
+        let name = previous.as_ref().map(|cached| &cached.process.name);
+        let Some(process) = self.read_stat(pid, name)? else { return Ok(None) };
+        // The pid may have been reused.
+        let previous = previous.filter(|cached| cached.process.start_ticks == process.start_ticks);
+        Ok(Some(CurrentProcess { process, scheduling, previous, is_retained: false }))
+    }
+
+    fn read_stat(&mut self, pid: u32, name: Option<&Arc<str>>) -> Result<Option<RawProcess>, CollectError> {
+        let page_size = self.page_size;
+        let Some(stat) = self.file(pid, "stat") else { return Ok(None) };
+        let Some(mut process) = parse_stat(stat, page_size, name) else {
+            return Err(parse_error(&self.path, &String::from_utf8_lossy(&self.buffer)));
+        };
+        // Clock ticks are 1/100 s for programs on every architecture (USER_HZ).
+        let started_ms = i64::try_from(process.start_ticks).unwrap_or(0).saturating_mul(10);
+        process.started_ms = self.boot_ms.saturating_add(started_ms);
+        Ok(Some(process))
+    }
+}
+
+impl Scheduling {
+    /// Parses `/proc/PID/schedstat` (kernel document scheduler/sched-stats.rst). `None` for a process that
+    /// never ran, as for all processes of a kernel that does not count.
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let mut numbers = text.split_ascii_whitespace().map_while(|word| word.parse::<u64>().ok());
+        let (run_ns, wait_ns, slices) = (numbers.next()?, numbers.next()?, numbers.next()?);
+        (slices > 0).then_some(Self { run_ns, wait_ns, slices })
+    }
+}
+
 /// Parses `pid (comm) S ppid …`. The name may contain spaces and parentheses; the last closing
-/// parenthesis ends it.
-fn parse_stat(bytes: &[u8], page_size: u64) -> Option<RawProcess> {
+/// parenthesis ends it. An equal `known_name` is shared.
+fn parse_stat(bytes: &[u8], page_size: u64, known_name: Option<&Arc<str>>) -> Option<RawProcess> {
     let open = bytes.iter().position(|&b| b == b'(')?;
     let close = bytes.iter().rposition(|&b| b == b')')?;
     let name = bytes.get(open + 1..close)?;
@@ -147,7 +238,9 @@ fn parse_stat(bytes: &[u8], page_size: u64) -> Option<RawProcess> {
     Some(RawProcess {
         pid: std::str::from_utf8(&bytes[..open]).ok()?.trim().parse().ok()?,
         parent_pid: u32::try_from(parent).ok().filter(|&parent| parent != 0),
-        name: String::from_utf8_lossy(name).into(),
+        name: known_name
+            .filter(|known| known.as_bytes() == name)
+            .map_or_else(|| String::from_utf8_lossy(name).into(), Arc::clone),
         state,
         cpu_ticks: user.checked_add(system)?,
         threads: u32::try_from(threads).ok()?,
@@ -157,76 +250,78 @@ fn parse_stat(bytes: &[u8], page_size: u64) -> Option<RawProcess> {
     })
 }
 
-/// Reads I/O, owner, command line and open files of candidates of the top processes, and caches
-/// them for the next run.
-fn read_details(cx: &mut CollectContext<'_>, processes: &mut [RawProcess]) {
-    let cache = &mut cx.cache.processes;
-    let is_first_run = cache.processes.is_empty();
-    // A process that used no CPU since the last run did no storage I/O worth a read.
-    let active: Vec<bool> =
-        processes.iter().map(|p| is_first_run || p.state == 'D' || used_ticks(cache, p) > 0).collect();
-    let candidates = top_candidates(cache, processes, cx.options.top_processes);
-    let mut cached = HashMap::with_capacity(processes.len());
-    cache.users.start_run();
-    for (index, process) in processes.iter_mut().enumerate() {
-        let previous = cache.processes.remove(&process.pid).filter(|p| p.start_ticks == process.start_ticks);
-        process.io = match &previous {
-            Some(previous) if !active[index] => previous.io,
-            _ => read_io(cx.source, process.pid),
+/// Reads I/O, owner, command line and open files of candidates of the top processes.
+fn read_details(
+    cx: &mut CollectContext<'_>,
+    reader: &mut ProcessReader<'_>,
+    processes: &mut [CurrentProcess],
+    is_first_run: bool,
+) {
+    let users = &mut cx.cache.processes.users;
+    users.start_run();
+    let candidates = top_candidates(processes, cx.options.top_processes);
+    for (current, is_candidate) in processes.iter_mut().zip(candidates) {
+        let pid = current.process.pid;
+        if is_candidate
+            && current.is_retained
+            && let Ok(Some(process)) = reader.read_stat(pid, Some(&current.process.name))
+        {
+            current.process = process;
+        }
+        // A process that used no CPU since the last run did no storage I/O worth a read.
+        let is_active = is_first_run || current.process.state == 'D' || current.used_ticks() > 0;
+        let CurrentProcess { process, previous, .. } = current;
+        let previous = previous.as_ref().map(|cached| &cached.process);
+        process.io = match previous {
+            Some(previous) if !is_active => previous.io,
+            _ => reader.file(pid, "io").and_then(parse_io),
         };
-        let has_new_io = previous.as_ref().is_none_or(|previous| previous.io != process.io);
+        let has_new_io = previous.is_none_or(|previous| previous.io != process.io);
         // After exec, a process has another name and another command line.
-        process.detail =
-            previous.and_then(|previous| (previous.name == process.name).then_some(previous.detail)?);
-        if candidates[index] || (active[index] && has_new_io && process.io.is_some()) {
+        process.detail = previous
+            .filter(|previous| previous.name == process.name)
+            .and_then(|previous| previous.detail.clone());
+        if is_candidate || (is_active && has_new_io && process.io.is_some()) {
             if process.detail.is_none() {
-                let detail = read_detail(cx.source, cx.options.command_line, process.pid, &mut cache.users);
-                process.detail = Some(Arc::new(detail));
+                process.detail = Some(Arc::new(read_detail(reader, cx.options.command_line, pid, users)));
             }
-            let count = cx.source.count(&format!("/proc/{}/fd", process.pid)).ok();
+            reader.set_path(pid, "fd");
+            let count = reader.source.count(&reader.path).ok();
             process.open_files = count.and_then(|count| u32::try_from(count).ok());
         }
-        let entry = CachedProcess {
-            start_ticks: process.start_ticks,
-            cpu_ticks: process.cpu_ticks,
-            name: process.name.clone(),
-            detail: process.detail.clone(),
-            io: process.io,
-        };
-        cached.insert(process.pid, entry);
     }
-    cache.processes = cached;
 }
 
-/// CPU time since the last run in clock ticks; at least 1 for a new process.
-fn used_ticks(cache: &ProcessCache, process: &RawProcess) -> u64 {
-    match cache.processes.get(&process.pid).filter(|p| p.start_ticks == process.start_ticks) {
-        Some(previous) => process.cpu_ticks.saturating_sub(previous.cpu_ticks),
-        None => process.cpu_ticks.max(1),
+impl CurrentProcess {
+    /// CPU time since the last run in clock ticks; at least 1 for a new process.
+    fn used_ticks(&self) -> u64 {
+        match &self.previous {
+            Some(previous) => self.process.cpu_ticks.saturating_sub(previous.process.cpu_ticks),
+            None => self.process.cpu_ticks.max(1),
+        }
     }
 }
 
 /// Marks the `top` processes by CPU since the last run and the `top` processes by memory.
-fn top_candidates(cache: &ProcessCache, processes: &[RawProcess], top: usize) -> Vec<bool> {
-    let largest = |key: &dyn Fn(&RawProcess) -> u64| {
-        let mut order: Vec<usize> = (0..processes.len()).collect();
+fn top_candidates(processes: &[CurrentProcess], top: usize) -> Vec<bool> {
+    let largest = |key: &dyn Fn(&CurrentProcess) -> u64| {
+        let mut order: Vec<usize> =
+            (0..processes.len()).filter(|&index| key(&processes[index]) > 0).collect();
         order.sort_by_key(|&index| std::cmp::Reverse(key(&processes[index])));
         order.truncate(top);
         order
     };
     let mut candidates = vec![false; processes.len()];
-    for index in largest(&|p| used_ticks(cache, p)).into_iter().chain(largest(&|p| p.memory_bytes)) {
+    for index in largest(&CurrentProcess::used_ticks).into_iter().chain(largest(&|p| p.process.memory_bytes))
+    {
         candidates[index] = true;
     }
     candidates
 }
 
-/// Reads `read_bytes` and `write_bytes` of `/proc/PID/io`, the bytes transferred from and to
-/// storage. `None` for processes of other users without privileges.
-fn read_io(source: &dyn Source, pid: u32) -> Option<(u64, u64)> {
-    let mut buffer = Vec::new();
-    source.read(&format!("/proc/{pid}/io"), &mut buffer).ok()?;
-    let text = String::from_utf8_lossy(&buffer);
+/// Parses `read_bytes` and `write_bytes` of `/proc/PID/io`, the bytes transferred from and to storage.
+fn parse_io(bytes: &[u8]) -> Option<(u64, u64)> {
+    let text = String::from_utf8_lossy(bytes);
     let get = |key: &str| {
         text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')?.trim().parse::<u64>().ok())
     };
@@ -234,25 +329,23 @@ fn read_io(source: &dyn Source, pid: u32) -> Option<(u64, u64)> {
 }
 
 fn read_detail(
-    source: &dyn Source,
+    reader: &mut ProcessReader<'_>,
     command_line: CommandLine,
     pid: u32,
     users: &mut UserNames,
 ) -> ProcessDetail {
-    let mut buffer = Vec::new();
-    let uid = source.read(&format!("/proc/{pid}/status"), &mut buffer).ok().and_then(|()| {
-        let text = String::from_utf8_lossy(&buffer);
+    let uid = reader.file(pid, "status").and_then(|status| {
+        let text = String::from_utf8_lossy(status);
         text.lines()
             .find_map(|line| line.strip_prefix("Uid:")?.split_ascii_whitespace().next()?.parse::<u32>().ok())
     });
-    let user = uid.map(|uid| users.name(source, uid)).unwrap_or_default();
+    let user = uid.map(|uid| users.name(reader.source, uid)).unwrap_or_default();
     let command = match command_line {
-        CommandLine::None => String::new(),
-        _ if source.read(&format!("/proc/{pid}/cmdline"), &mut buffer).is_err() => String::new(),
-        CommandLine::Masked => perfwatch_redact::mask_secrets(&buffer),
-        CommandLine::Full => perfwatch_redact::unmasked(&buffer),
+        CommandLine::None => None,
+        CommandLine::Masked => reader.file(pid, "cmdline").map(perfwatch_redact::mask_secrets),
+        CommandLine::Full => reader.file(pid, "cmdline").map(perfwatch_redact::unmasked),
     };
-    ProcessDetail { user: user.into(), command: command.into() }
+    ProcessDetail { user: user.into(), command: command.unwrap_or_default().into() }
 }
 
 impl UserNames {

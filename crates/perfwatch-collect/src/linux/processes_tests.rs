@@ -19,7 +19,7 @@ fn process_names_may_contain_any_bytes() {
     for name in ["bash", "a) R (b", "", "((", "kworker/0:1-ev ents", "tab\there"] {
         let text = stat(7, name, 'S', 42, 10);
         let line = text.split_once('\n').unwrap().1;
-        let process = parse_stat(line.as_bytes(), 4096).unwrap();
+        let process = parse_stat(line.as_bytes(), 4096, None).unwrap();
         assert_eq!((&*process.name, process.pid, process.cpu_ticks), (name, 7, 42));
         assert_eq!(process.parent_pid, Some(1));
         assert_eq!((process.threads, process.start_ticks, process.memory_bytes), (3, 500, 40960));
@@ -27,7 +27,7 @@ fn process_names_may_contain_any_bytes() {
     for invalid in
         ["", "7", "7 (x", "7 (x) S 1 1", "x (y) S 1 1 1 0 -1 0 1 2 3 4 5 0 0 0 20 0 3 0 500 1000 1"]
     {
-        assert!(parse_stat(invalid.as_bytes(), 4096).is_none(), "{invalid:?}");
+        assert!(parse_stat(invalid.as_bytes(), 4096, None).is_none(), "{invalid:?}");
     }
 }
 
@@ -180,4 +180,64 @@ fn totals_are_absent_if_processes_are_hidden() {
         assert_eq!(part.errors.len(), usize::from(is_hidden));
         assert_eq!(part.processes.len(), 1);
     }
+}
+
+/// Capture of a process with a single thread, its memory in pages and the counters of its scheduler.
+fn single(ticks: u64, rss: u64, parent: u32, schedstat: &str) -> String {
+    let stat = stat(1, "init", 'S', ticks, rss).replace(" 0 3 0 500 ", " 0 1 0 500 ");
+    let stat = stat.replace(" S 1 1 1 ", &format!(" S {parent} 1 1 "));
+    format!("=== /proc list\n1\n{stat}=== /proc/1/schedstat\n{schedstat}\n")
+}
+
+#[test]
+fn processes_that_did_not_run_are_not_read_again() {
+    // Without memory, the process is no candidate of the top processes.
+    let captures = [
+        single(5, 0, 3, "100 20 7"),
+        single(5, 0, 3, "100 20 7"),
+        single(9, 0, 4, "100 20 7"),
+        single(9, 0, 4, "100 20 8"),
+    ];
+    let ticks: Vec<u64> =
+        collect_in_sequence(&captures).iter().map(|part| part.processes[0].cpu_ticks).collect();
+    // The second run reads the counters for the first time. The third capture is impossible: a process cannot use CPU
+    // without running, so that it shows what was read.
+    assert_eq!(ticks, [5, 5, 5, 9]);
+}
+
+#[test]
+fn memory_and_parent_of_top_processes_are_current() {
+    let counters = "100 20 7";
+    let captures = [single(5, 90, 3, counters), single(5, 90, 3, counters), single(5, 80, 4, counters)];
+    let parts = collect_in_sequence(&captures);
+    let process = |index: usize| {
+        let process = &parts[index].processes[0];
+        (process.memory_bytes / 4096, process.parent_pid)
+    };
+    assert_eq!([process(1), process(2)], [(90, Some(3)), (80, Some(4))]);
+}
+
+#[test]
+fn idle_processes_are_read_again_after_some_runs() {
+    let mut captures = vec![single(5, 0, 3, "100 20 7"); 2];
+    captures.extend(vec![single(5, 0, 4, "100 20 7"); MAX_RETAINED_RUNS as usize]);
+    let parts = collect_in_sequence(&captures);
+    assert_eq!(parts[2].processes[0].parent_pid, Some(3));
+    assert_eq!(parts.last().unwrap().processes[0].parent_pid, Some(4));
+}
+
+#[test]
+fn scheduler_counters_that_do_not_count_are_ignored() {
+    for (text, expected) in [
+        ("100 20 7\n", Some(Scheduling { run_ns: 100, wait_ns: 20, slices: 7 })),
+        ("0 0 0\n", None),
+        ("100 20\n", None),
+        ("a b c\n", None),
+        ("", None),
+    ] {
+        assert_eq!(Scheduling::parse(text.as_bytes()), expected, "{text:?}");
+    }
+    let captures = [single(5, 0, 3, "0 0 0"), single(5, 0, 3, "0 0 0"), single(9, 0, 3, "0 0 0")];
+    let parts = collect_in_sequence(&captures);
+    assert_eq!(parts[2].processes[0].cpu_ticks, 9);
 }
