@@ -1,18 +1,17 @@
-//! One thread per collector, with timeouts: a collector that hangs or is slow (a failing disk, a slow
-//! sensor bus) neither stops nor delays the others.
+//! All collectors with their schedules, last results and timeouts: a collector that hangs or is slow (a failing
+//! disk, a slow sensor bus) neither stops nor delays the others.
 //!
-//! Requests of the hub reduce the runs of these collectors. Collectors that the configuration disables have no
-//! thread, so that no request can start them.
+//! Requests of the hub reduce the runs of these collectors. Collectors that the configuration disables are not in
+//! the pool, so that no request can start them.
 
+use crate::collector_queue::{CollectorQueue, CollectorRun, FinishedRun, SharedInputs};
 use crate::config::MAX_INTERVAL;
 use perfwatch_collect::{
-    Cadence, CollectError, Collector, CollectorCache, CollectorOptions, CollectorSet, Part, PartReading,
-    Reading, Source, boot_id, read_one,
+    Cadence, CollectError, Collector, CollectorCache, CollectorSet, PartReading, Reading, Source, boot_id,
 };
 use perfwatch_model::{Clock, CollectorRequest, CollectorRequests};
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Time that a tick waits for its collectors. Healthy collectors need 1 to 20 ms; the result of a
@@ -22,14 +21,15 @@ const COLLECT_TIMEOUT: Duration = Duration::from_millis(200);
 const HANG_TIMEOUT: Duration = Duration::from_secs(5);
 /// Tolerance for starting a collector before it is due: ticks and intervals rarely divide evenly.
 const EARLY_START_TOLERANCE_MS: u64 = 50;
-/// Stack of a collector thread, eight times the largest usage measured.
-const STACK_BYTES: usize = 256 << 10;
+/// Time without a finished run after which another worker starts. Collectors that needed longer before run last.
+const STALL_TIMEOUT: Duration = Duration::from_millis(20);
 
-struct CollectorThread {
+struct ScheduledCollector {
     collector: &'static Collector,
     /// Configured minimum time between two runs.
     min_interval: Duration,
-    trigger: mpsc::SyncSender<()>,
+    /// State for the next run; `None` while a run is in progress.
+    cache: Option<CollectorCache>,
     /// Monotonic start time of the run in progress.
     started_at: Option<Duration>,
     /// Monotonic start time of the last run.
@@ -41,16 +41,22 @@ struct CollectorThread {
     unreported: bool,
 }
 
-/// Threads of all collectors with their last results.
+/// Collectors with their last results.
 pub(crate) struct CollectorPool {
     source: Arc<dyn Source>,
     clock: Arc<dyn Clock>,
-    threads: Vec<CollectorThread>,
-    results: mpsc::Receiver<(usize, PartReading)>,
+    collectors: Vec<ScheduledCollector>,
+    queue: Arc<CollectorQueue>,
+}
+
+impl Drop for CollectorPool {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
 }
 
 impl CollectorPool {
-    /// Starts one thread per collector. The threads end when the pool is dropped; a hanging thread
+    /// Starts a worker thread for all collectors. The threads end when the pool is dropped; a hanging thread
     /// ends with the process.
     pub(crate) fn start(
         source: Arc<dyn Source>,
@@ -58,72 +64,69 @@ impl CollectorPool {
         intervals: &BTreeMap<String, Duration>,
         clock: Arc<dyn Clock>,
     ) -> std::io::Result<Self> {
-        let (sender, results) = mpsc::channel();
-        let mut threads = Vec::new();
-        for (index, &collector) in set.collectors.iter().enumerate() {
-            let (trigger, triggers) = mpsc::sync_channel::<()>(1);
-            let (source, clock, options, sender) =
-                (source.clone(), clock.clone(), set.options.clone(), sender.clone());
-            let run = move || {
-                let mut cache = CollectorCache::default();
-                while triggers.recv().is_ok() {
-                    let part = read_catching_panics(collector, &*source, &options, &mut cache, &*clock);
-                    if sender.send((index, part)).is_err() {
-                        break;
-                    }
-                }
-            };
-            std::thread::Builder::new().name(collector.name.into()).stack_size(STACK_BYTES).spawn(run)?;
-            let min_interval =
-                intervals.get(collector.name).copied().unwrap_or_else(|| collector.cadence.min_interval());
-            threads.push(CollectorThread {
-                collector,
-                min_interval,
-                trigger,
-                started_at: None,
-                last_start: None,
-                request: CollectorRequest::default(),
-                last: None,
-                unreported: false,
-            });
-        }
-        Ok(Self { source, clock, threads, results })
+        let collectors = set.collectors.iter().map(|&collector| ScheduledCollector {
+            collector,
+            min_interval: intervals
+                .get(collector.name)
+                .copied()
+                .unwrap_or_else(|| collector.cadence.min_interval()),
+            cache: Some(CollectorCache::default()),
+            started_at: None,
+            last_start: None,
+            request: CollectorRequest::default(),
+            last: None,
+            unreported: false,
+        });
+        let inputs =
+            SharedInputs { source: source.clone(), options: set.options.clone(), clock: clock.clone() };
+        let queue = CollectorQueue::new(inputs);
+        queue.start_worker()?;
+        Ok(Self { source, clock, collectors: collectors.collect(), queue })
     }
 
-    /// Triggers the collectors that are due, waits up to 200 ms for their results, and returns the reading. The
+    /// Runs the collectors that are due, waits up to 200 ms for their results, and returns the reading. The
     /// requests of the hub extend intervals and leave out collectors.
     pub(crate) fn read(&mut self, requests: &CollectorRequests) -> Reading {
         let (wall_ms, now) = (self.clock.wall_ms(), self.clock.monotonic());
-        while let Ok((index, part)) = self.results.try_recv() {
-            self.threads[index].on_finished(part);
-        }
-        for thread in &mut self.threads {
-            thread.apply(requests.get(thread.collector.name).copied().unwrap_or_default());
-            if thread.is_due(now) && thread.trigger.try_send(()).is_ok() {
-                thread.started_at = Some(now);
-                thread.last_start = Some(now);
+        self.on_finished(self.queue.take_finished());
+        let mut runs = Vec::new();
+        for (index, scheduled) in self.collectors.iter_mut().enumerate() {
+            scheduled.apply(requests.get(scheduled.collector.name).copied().unwrap_or_default());
+            if scheduled.is_due(now)
+                && let Some(cache) = scheduled.cache.take()
+            {
+                scheduled.started_at = Some(now);
+                scheduled.last_start = Some(now);
+                runs.push(CollectorRun { index, collector: scheduled.collector, cache });
             }
         }
+        runs.sort_by_key(|run| self.collectors[run.index].is_slow());
+        self.queue.add(runs);
         let deadline = now + COLLECT_TIMEOUT;
-        while self
-            .threads
-            .iter()
-            .filter(|thread| !thread.request.disabled)
-            .any(|thread| thread.started_at.is_some_and(|since| now.saturating_sub(since) < HANG_TIMEOUT))
-        {
+        while self.collectors.iter().any(|scheduled| scheduled.is_awaited(now)) {
             let remaining = deadline.saturating_sub(self.clock.monotonic());
-            let Ok((index, part)) = self.results.recv_timeout(remaining) else {
+            if remaining.is_zero() {
                 break;
-            };
-            self.threads[index].on_finished(part);
+            }
+            self.on_finished(self.queue.wait(remaining, STALL_TIMEOUT));
         }
-        let enabled = self.threads.iter_mut().filter(|thread| !thread.request.disabled);
-        let parts = enabled.map(|thread| thread.current_part(now)).collect();
+        let enabled = self.collectors.iter_mut().filter(|scheduled| !scheduled.request.disabled);
+        let parts = enabled.map(|scheduled| scheduled.current_part(now)).collect();
         Reading { boot: boot_id(&*self.source), wall_ms, monotonic: now, parts }
+    }
+
+    fn on_finished(&mut self, finished: Vec<FinishedRun>) {
+        for FinishedRun { index, part, cache } in finished {
+            let scheduled = &mut self.collectors[index];
+            scheduled.started_at = None;
+            scheduled.last = Some(part);
+            scheduled.unreported = true;
+            scheduled.cache = Some(cache);
+        }
     }
 }
 
-impl CollectorThread {
+impl ScheduledCollector {
     fn apply(&mut self, request: CollectorRequest) {
         if self.request.disabled && !request.disabled {
             // The result from before the pause is not repeated.
@@ -143,10 +146,15 @@ impl CollectorThread {
             && self.last_start.is_none_or(|last_start| now + tolerance >= last_start + interval)
     }
 
-    fn on_finished(&mut self, part: PartReading) {
-        self.started_at = None;
-        self.last = Some(part);
-        self.unreported = true;
+    /// Returns whether the last run took so long that others should not wait for the next.
+    fn is_slow(&self) -> bool {
+        self.last.as_ref().is_some_and(|last| last.duration >= STALL_TIMEOUT)
+    }
+
+    /// Returns whether a reading waits for the run in progress.
+    fn is_awaited(&self, now: Duration) -> bool {
+        let is_hanging = |since: Duration| now.saturating_sub(since) >= HANG_TIMEOUT;
+        !self.request.disabled && self.started_at.is_some_and(|since| !is_hanging(since))
     }
 
     /// Part of this collector in the reading at `now`.
@@ -171,29 +179,6 @@ impl CollectorThread {
             (Some(_), _) | (None, None) => failed_part(CollectError::NotAvailable),
             (None, Some(last)) => last.clone(),
         }
-    }
-}
-
-fn read_catching_panics(
-    collector: &'static Collector,
-    source: &dyn Source,
-    options: &CollectorOptions,
-    cache: &mut CollectorCache,
-    clock: &dyn Clock,
-) -> PartReading {
-    let started_at = clock.monotonic();
-    let read = AssertUnwindSafe(|| read_one(collector, source, options, cache));
-    let result: Result<Arc<Part>, CollectError> = catch_unwind(read)
-        .unwrap_or_else(|_| Err(CollectError::Failed("collector panicked; please report this".into())));
-    if result.is_err() {
-        // A panic may leave the cache inconsistent.
-        *cache = CollectorCache::default();
-    }
-    PartReading {
-        collector: collector.name,
-        started_at,
-        duration: clock.monotonic().saturating_sub(started_at),
-        result,
     }
 }
 
@@ -247,8 +232,8 @@ mod tests {
             let derived = Deriver::default().derive(&reading, &set.options);
             assert_eq!(derived.samples[0].value, f64::from(tick));
         }
-        pool.threads[0].started_at = Some(Duration::ZERO);
-        let later = pool.threads[0].current_part(Duration::from_secs(9));
+        pool.collectors[0].started_at = Some(Duration::ZERO);
+        let later = pool.collectors[0].current_part(Duration::from_secs(9));
         assert!(
             matches!(later.result, Err(CollectError::Failed(error)) if error == "collector has not returned for 9 s")
         );
@@ -283,12 +268,12 @@ mod tests {
             let now = clock.monotonic();
             clock.advance(Duration::from_secs(at_s).saturating_sub(now));
             let reading = pool.read(&requests(list));
-            while pool.threads[0].started_at.is_some() {
-                let (index, part) = pool.results.recv().unwrap();
-                pool.threads[index].on_finished(part);
+            while pool.collectors[0].started_at.is_some() {
+                let finished = pool.queue.wait(COLLECT_TIMEOUT, STALL_TIMEOUT);
+                pool.on_finished(finished);
             }
             let names: Vec<_> = reading.parts.iter().map(|part| part.collector).collect();
-            (names, pool.threads[0].last_start.map(|start| start.as_secs()))
+            (names, pool.collectors[0].last_start.map(|start| start.as_secs()))
         };
         let faster: &[(&str, bool, Option<u32>)] =
             &[("counted", false, Some(1_000)), ("hanging", false, Some(1_000)), ("unknown", false, None)];

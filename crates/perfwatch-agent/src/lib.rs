@@ -8,6 +8,7 @@ mod agent;
 mod agent_state;
 mod body_limit;
 mod collector_pool;
+mod collector_queue;
 mod config;
 mod credential;
 mod error;

@@ -54,7 +54,7 @@ pub fn boot_id(source: &dyn Source) -> BootId {
 }
 
 /// Runs every collector of the set in sequence, for captures and single readings. The agent
-/// runs each collector on its own thread instead, so that a slow collector delays no other.
+/// runs collectors on worker threads instead, so that a slow collector delays no other.
 pub fn read_all(
     source: &dyn Source,
     set: &CollectorSet,

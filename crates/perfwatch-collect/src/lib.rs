@@ -1,7 +1,7 @@
 //! Linux metrics: collectors read the files of a [`Source`] into a [`Reading`] of raw counters,
 //! a [`Deriver`] computes samples from two readings, and [`SnapshotBuilder`] adds the shape.
 //!
-//! The crate starts no threads and reads no clock. The agent runs each collector on a thread;
+//! The crate starts no threads and reads no clock. The agent runs collectors on worker threads;
 //! agentless collection runs all collectors in sequence over a [`Capture`]. Both produce the same
 //! samples.
 
