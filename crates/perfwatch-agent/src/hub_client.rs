@@ -2,6 +2,7 @@
 //! verified.
 
 use crate::error::AgentConfigError;
+use crate::resolver::CachingResolver;
 use crate::url::HubUrl;
 use perfwatch_files::Directory;
 use perfwatch_model::HostId;
@@ -13,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use ureq::RequestBuilder;
 use ureq::tls::{TlsConfig, TlsProvider};
 use ureq::typestate::WithBody;
+use ureq::unversioned::transport::DefaultConnector;
 
 /// Prefix of every enrollment token.
 pub(crate) const ENROLLMENT_TOKEN_PREFIX: &str = "pwe_";
@@ -24,6 +26,8 @@ const MAX_READ_BYTES: u64 = 8 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout of a whole request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// Buffer of a connection in each direction; a snapshot is usually shorter.
+const CONNECTION_BUFFER_BYTES: usize = 16 << 10;
 /// Maximum length of an error field that is shown or logged, in characters.
 const MAX_ERROR_CHARS: usize = 300;
 
@@ -31,6 +35,7 @@ const MAX_ERROR_CHARS: usize = 300;
 #[derive(Clone)]
 pub struct HubClient {
     http: ureq::Agent,
+    resolver: CachingResolver,
     base: String,
     label: String,
 }
@@ -79,7 +84,7 @@ impl HubClient {
             .unversioned_rustls_crypto_provider(Arc::new(aws_lc_rs::default_provider()))
             .root_certs(root_certs)
             .build();
-        let http = ureq::Agent::config_builder()
+        let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_global(Some(REQUEST_TIMEOUT))
@@ -90,9 +95,12 @@ impl HubClient {
             .max_redirects(0)
             .tls_config(tls)
             .user_agent(concat!("perfwatch-agent/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .new_agent();
-        Ok(Self { http, base, label })
+            .input_buffer_size(CONNECTION_BUFFER_BYTES)
+            .output_buffer_size(CONNECTION_BUFFER_BYTES)
+            .build();
+        let resolver = CachingResolver::default();
+        let http = ureq::Agent::with_parts(config, DefaultConnector::default(), resolver.clone());
+        Ok(Self { http, resolver, base, label })
     }
 
     /// Base URL of the hub for logs, without user and password.
@@ -112,8 +120,14 @@ impl HubClient {
         body: &[u8],
     ) -> Result<HubResponse, String> {
         let request = self.post_request(path, headers, secret);
-        let response = request.send(body).map_err(|error| error.to_string())?;
+        let response = request.send(body).map_err(|error| self.on_failure(&error))?;
         read_response(response, MAX_RESPONSE_BYTES)
+    }
+
+    /// Returns the message of an error.
+    fn on_failure(&self, error: &ureq::Error) -> String {
+        self.resolver.clear();
+        error.to_string()
     }
 
     fn post_request(
@@ -150,7 +164,7 @@ impl HubClient {
         if timeout.is_some() {
             request = request.config().timeout_global(timeout).build();
         }
-        read_response(request.call().map_err(|error| error.to_string())?, MAX_READ_BYTES)
+        read_response(request.call().map_err(|error| self.on_failure(&error))?, MAX_READ_BYTES)
     }
 
     /// Sends one POST request whose response is a file of at most `max_bytes`; other statuses than 200 have a text.
@@ -165,7 +179,7 @@ impl HubClient {
     ) -> Result<Result<Vec<u8>, HubResponse>, String> {
         let request = self.post_request(path, &[("Content-Type", "application/json")], Some(secret));
         let request = request.config().timeout_global(Some(timeout)).build();
-        let mut response = request.send(body).map_err(|error| error.to_string())?;
+        let mut response = request.send(body).map_err(|error| self.on_failure(&error))?;
         if response.status() != 200 {
             return read_response(response, MAX_RESPONSE_BYTES).map(Err);
         }

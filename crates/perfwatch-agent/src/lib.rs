@@ -19,6 +19,7 @@ mod identity;
 mod machine;
 mod push_outcome;
 mod pusher;
+mod resolver;
 mod schedule;
 mod scope;
 mod self_metrics;
