@@ -207,7 +207,17 @@ const DEPENDENCY_OWNERS: Dependencies = &[
     ("russh", &["perfwatch-ssh"]),
     ("prost", &["perfwatch-model", "perfwatch-tsdb", "perfwatch-bench"]),
     ("pco", &["perfwatch-tsdb"]),
-    ("rustix", &["perfwatch-collect", "perfwatch-files", "perfwatch-store", "perfwatch", "perfwatch-bench"]),
+    (
+        "rustix",
+        &[
+            "perfwatch-agent",
+            "perfwatch-collect",
+            "perfwatch-files",
+            "perfwatch-store",
+            "perfwatch",
+            "perfwatch-bench",
+        ],
+    ),
     ("rusqlite", &["perfwatch-store"]),
     ("tokio-postgres", &["perfwatch-store"]),
     ("ureq", &["perfwatch-agent", "perfwatch-auth", "perfwatch-notify", "perfwatch-bench"]),

@@ -3,6 +3,8 @@
 
 use perfwatch_collect::{CollectError, Derived, Reading, Sample};
 use perfwatch_model::{Clock, MetricDef, Unit::*};
+use rustix::param::page_size;
+use rustix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,8 +47,8 @@ pub(crate) struct AgentCounters {
 /// Derives the self-metrics; keeps the previous CPU time of the process for its rate.
 #[derive(Default)]
 pub(crate) struct SelfMetrics {
-    /// Monotonic time and clock ticks of the previous snapshot.
-    previous: Option<(Duration, u64)>,
+    /// Monotonic time and CPU time of the process at the previous snapshot.
+    previous: Option<(Duration, Duration)>,
 }
 
 impl SelfMetrics {
@@ -75,16 +77,17 @@ impl SelfMetrics {
             push("agent.collector.success", part.collector, success);
         }
         let now = clock.monotonic();
-        let process = read_own_process();
-        let cpu = match (self.previous, process) {
-            (Some((previous, previous_ticks)), Some((ticks, _))) if now > previous => {
-                to_f64(ticks.saturating_sub(previous_ticks)) / (now - previous).as_secs_f64()
+        let cpu_time = cpu_time();
+        let cpu = match self.previous {
+            Some((previous, previous_cpu_time)) if now > previous => {
+                cpu_time.saturating_sub(previous_cpu_time).as_secs_f64() / (now - previous).as_secs_f64()
+                    * 100.0
             }
             _ => f64::NAN,
         };
-        self.previous = process.map(|(ticks, _)| (now, ticks));
+        self.previous = Some((now, cpu_time));
         push("agent.cpu", "", cpu);
-        push("agent.memory", "", process.map_or(f64::NAN, |(_, bytes)| to_f64(bytes)));
+        push("agent.memory", "", resident_bytes().map_or(f64::NAN, to_f64));
         push("agent.spool.snapshots", "", to_f64(counters.pending));
         push("agent.spool.bytes", "", to_f64(counters.spool_bytes));
         push("agent.spool.dropped", "", to_f64(counters.dropped));
@@ -97,25 +100,29 @@ fn to_f64(value: u64) -> f64 {
     value as f64
 }
 
-/// Reads CPU clock ticks and resident bytes of this process, independent of the configured procfs.
-fn read_own_process() -> Option<(u64, u64)> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
-    let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
-    // proc_pid_stat(5), counted from the state: utime 11, stime 12.
-    let ticks = number(11)? + number(12)?;
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let rss = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:")?.split_ascii_whitespace().next()?.parse::<u64>().ok());
-    Some((ticks, rss?.saturating_mul(1024)))
+/// CPU time of this process.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}
+
+/// Reads the resident bytes of this process, independent of the configured procfs.
+fn resident_bytes() -> Option<u64> {
+    // proc_pid_statm(5): size and resident size in pages.
+    let statm = std::fs::read("/proc/self/statm").ok()?;
+    let pages = std::str::from_utf8(&statm).ok()?.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()?;
+    Some(pages.saturating_mul(page_size() as u64))
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
     fn reads_own_process_stats() {
-        let (_, resident) = super::read_own_process().unwrap();
-        assert!((1 << 20..8 << 30).contains(&resident));
+        assert!((1 << 20..8 << 30).contains(&super::resident_bytes().unwrap()));
+        let before = super::cpu_time();
+        let mut sum = 0_u64;
+        while super::cpu_time() == before {
+            sum = std::hint::black_box(sum + 1);
+        }
     }
 }

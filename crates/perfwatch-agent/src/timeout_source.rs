@@ -14,7 +14,8 @@ use std::time::Duration;
 const STATVFS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time without any result after which further threads start, because all running ones may hang.
 const STALL_TIMEOUT: Duration = Duration::from_millis(20);
-/// Number of threads that start at once.
+/// Number of threads that start at once after a time without a result. The first thread is alone: it is enough
+/// for mounts that respond.
 const MAX_NEW_THREADS: usize = 8;
 /// Maximum number of threads, hanging ones of earlier readings included.
 const MAX_THREADS: usize = 512;
@@ -55,10 +56,10 @@ impl TimeoutSource {
     }
 
     /// Starts threads that pop mounts from the queue; returns false if none could be started.
-    fn start_threads(&self, queue: &Arc<CallQueue>, results: &mpsc::Sender<CallResult>) -> bool {
+    fn start_threads(&self, max: usize, queue: &Arc<CallQueue>, results: &mpsc::Sender<CallResult>) -> bool {
         let remaining = queue.mounts.len().saturating_sub(queue.next.load(Ordering::Relaxed));
         let mut is_started = false;
-        for _ in 0..remaining.min(MAX_NEW_THREADS) {
+        for _ in 0..remaining.min(max) {
             if self.calls.threads.fetch_add(1, Ordering::Relaxed) >= MAX_THREADS {
                 self.calls.threads.fetch_sub(1, Ordering::Relaxed);
                 break;
@@ -148,7 +149,7 @@ impl Source for TimeoutSource {
         let mut missing = new.len();
         let queue = Arc::new(CallQueue { mounts: new, next: AtomicUsize::new(0), deadline });
         let (sender, results) = mpsc::channel();
-        let mut can_start = self.start_threads(&queue, &sender);
+        let mut can_start = self.start_threads(1, &queue, &sender);
         while missing > 0 {
             let remaining = deadline.saturating_sub(self.clock.monotonic());
             if remaining.is_zero() {
@@ -160,7 +161,7 @@ impl Source for TimeoutSource {
                     usages[index] = usage;
                     missing -= 1;
                 }
-                Err(_) => can_start = self.start_threads(&queue, &sender),
+                Err(_) => can_start = self.start_threads(MAX_NEW_THREADS, &queue, &sender),
             }
         }
         // Mounts that no thread popped are not hanging.
