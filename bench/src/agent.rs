@@ -32,7 +32,9 @@ pub(crate) fn run(seconds: u64) -> anyhow::Result<()> {
         let agent_process = Running::start(
             Command::new(&program)
                 .args(["--hub", &hub.url, "--interval", &interval_text, "--token", &hub.token])
-                .env("PERFWATCH_DATA", &folder),
+                .env("PERFWATCH_DATA", &folder)
+                // As in the unit of the service and in the image.
+                .env("MALLOC_ARENA_MAX", "1"),
         )
         .with_context(|| format!("{}: not built; run make bench", program.display()))?;
         let exporter_process = if let Some(exporter) = competitors::program("prometheus-node-exporter") {
