@@ -101,100 +101,125 @@ pub(crate) fn limit_value(limit: usize) -> SqlValue {
     i64::try_from(limit).unwrap_or(i64::MAX).into()
 }
 
-pub(crate) async fn list_hosts(store: &dyn Store) -> Result<Vec<HostRecord>, StoreError> {
-    let sql = "SELECT id, name, facts, first_seen_ms, last_snapshot_ms, interval_ms, created_by FROM host \
-               ORDER BY id";
-    query_rows(store, sql, Vec::new(), |row| {
-        Ok(HostRecord {
-            id: HostId(row.id()?),
-            name: row.text()?,
-            facts: row.opt_bytes()?.and_then(|facts| wire::decode_facts(&facts).ok()).map(Arc::new),
-            first_seen_ms: row.int()?,
-            last_snapshot_ms: row.opt_int()?,
-            interval_ms: u32::try_from(row.int()?).unwrap_or_default(),
-            created_by: row.opt_text()?.map(Arc::from),
+impl dyn Store + '_ {
+    /// Lists all hosts by id.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the database cannot be read.
+    pub async fn list_hosts(&self) -> Result<Vec<HostRecord>, StoreError> {
+        let sql = "SELECT id, name, facts, first_seen_ms, last_snapshot_ms, interval_ms, created_by FROM host \
+                   ORDER BY id";
+        query_rows(self, sql, Vec::new(), |row| {
+            Ok(HostRecord {
+                id: HostId(row.id()?),
+                name: row.text()?,
+                facts: row.opt_bytes()?.and_then(|facts| wire::decode_facts(&facts).ok()).map(Arc::new),
+                first_seen_ms: row.int()?,
+                last_snapshot_ms: row.opt_int()?,
+                interval_ms: u32::try_from(row.int()?).unwrap_or_default(),
+                created_by: row.opt_text()?.map(Arc::from),
+            })
         })
-    })
-    .await
-}
-
-pub(crate) async fn retention_watermarks(store: &dyn Store) -> Result<RetentionWatermarks, StoreError> {
-    let rows = query_rows(store, WATERMARKS_SQL, Vec::new(), |row| Ok((row.int()?, row.int()?))).await?;
-    Ok(watermarks_from_rows(rows))
-}
-
-pub(crate) async fn dirty_windows(
-    store: &dyn Store,
-    tier: Tier,
-    before_ms: i64,
-    limit: usize,
-) -> Result<Vec<DirtyWindow>, StoreError> {
-    let sql = "SELECT host, window_ms, stamp FROM dirty_window WHERE tier = $1 AND window_ms < $2 \
-         ORDER BY window_ms, host LIMIT $3";
-    query_rows(store, sql, vec![tier.id().into(), before_ms.into(), limit_value(limit)], |row| {
-        Ok(DirtyWindow { tier, host: HostId(row.id()?), window_ms: row.int()?, stamp: row.int()? })
-    })
-    .await
-}
-
-pub(crate) async fn seal_watermarks(store: &dyn Store) -> Result<Vec<SealWatermark>, StoreError> {
-    let sql = "SELECT host, arrival FROM seal_watermark WHERE hub = $1";
-    query_rows(store, sql, vec![store.hub_id().into()], |row| {
-        Ok(SealWatermark { host: HostId(row.id()?), arrival: row.int()? })
-    })
-    .await
-}
-
-pub(crate) async fn sequence_ranges(
-    store: &dyn Store,
-    host: Option<HostId>,
-) -> Result<Vec<SequenceRanges>, StoreError> {
-    let (sql, values) = match host {
-        Some(host) => {
-            ("SELECT host, boot, seqs, newest_ms FROM sequence_range WHERE host = $1", vec![host.0.into()])
-        }
-        None => ("SELECT host, boot, seqs, newest_ms FROM sequence_range", Vec::new()),
-    };
-    query_rows(store, sql, values, |row| {
-        Ok(SequenceRanges {
-            host: HostId(row.id()?),
-            boot: BootId::from_bytes(&row.array::<16>()?).unwrap_or_default(),
-            seqs: RangeSet::from_text(&row.text()?),
-            newest_ms: row.int()?,
-        })
-    })
-    .await
-}
-
-pub(crate) async fn oldest_blocks(
-    store: &dyn Store,
-    tier: Tier,
-    before_ms: i64,
-    limit: usize,
-) -> Result<Vec<BlockInfo>, StoreError> {
-    macro_rules! select {
-        ($table:literal) => {
-            concat!(
-                "SELECT id, host, first_ms, last_ms, bytes FROM ",
-                $table,
-                " WHERE last_ms < $1 ORDER BY last_ms LIMIT $2"
-            )
-        };
+        .await
     }
-    let sql = match tier {
-        Tier::Raw => select!("block_raw"),
-        Tier::Minute => select!("block_minute"),
-        Tier::Hour => select!("block_hour"),
-    };
-    query_rows(store, sql, vec![before_ms.into(), limit_value(limit)], |row| {
-        Ok(BlockInfo {
-            id: BlockId(row.int()?),
-            tier,
-            host: HostId(row.id()?),
-            first_ms: row.int()?,
-            last_ms: row.int()?,
-            bytes: row.int()?.cast_unsigned(),
+
+    /// Reads the retention watermarks of all tiers.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the database cannot be read.
+    pub async fn retention_watermarks(&self) -> Result<RetentionWatermarks, StoreError> {
+        let rows = query_rows(self, WATERMARKS_SQL, Vec::new(), |row| Ok((row.int()?, row.int()?))).await?;
+        Ok(watermarks_from_rows(rows))
+    }
+
+    /// Lists windows to roll up that begin before a time, oldest first.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the database cannot be read.
+    pub async fn dirty_windows(
+        &self,
+        tier: Tier,
+        before_ms: i64,
+        limit: usize,
+    ) -> Result<Vec<DirtyWindow>, StoreError> {
+        let sql = "SELECT host, window_ms, stamp FROM dirty_window WHERE tier = $1 AND window_ms < $2 \
+             ORDER BY window_ms, host LIMIT $3";
+        query_rows(self, sql, vec![tier.id().into(), before_ms.into(), limit_value(limit)], |row| {
+            Ok(DirtyWindow { tier, host: HostId(row.id()?), window_ms: row.int()?, stamp: row.int()? })
         })
-    })
-    .await
+        .await
+    }
+
+    /// Lists the seal watermarks of this hub's head.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the database cannot be read.
+    pub async fn seal_watermarks(&self) -> Result<Vec<SealWatermark>, StoreError> {
+        let sql = "SELECT host, arrival FROM seal_watermark WHERE hub = $1";
+        query_rows(self, sql, vec![self.hub_id().into()], |row| {
+            Ok(SealWatermark { host: HostId(row.id()?), arrival: row.int()? })
+        })
+        .await
+    }
+
+    /// Lists the accepted and sealed sequence numbers of a host, or of all hosts. They are of the snapshots of all
+    /// hubs.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the database cannot be read.
+    pub async fn sequence_ranges(&self, host: Option<HostId>) -> Result<Vec<SequenceRanges>, StoreError> {
+        let (sql, values) = match host {
+            Some(host) => (
+                "SELECT host, boot, seqs, newest_ms FROM sequence_range WHERE host = $1",
+                vec![host.0.into()],
+            ),
+            None => ("SELECT host, boot, seqs, newest_ms FROM sequence_range", Vec::new()),
+        };
+        query_rows(self, sql, values, |row| {
+            Ok(SequenceRanges {
+                host: HostId(row.id()?),
+                boot: BootId::from_bytes(&row.array::<16>()?).unwrap_or_default(),
+                seqs: RangeSet::from_text(&row.text()?),
+                newest_ms: row.int()?,
+            })
+        })
+        .await
+    }
+
+    /// Lists blocks that end before a time, oldest first.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the database cannot be read.
+    pub async fn oldest_blocks(
+        &self,
+        tier: Tier,
+        before_ms: i64,
+        limit: usize,
+    ) -> Result<Vec<BlockInfo>, StoreError> {
+        macro_rules! select {
+            ($table:literal) => {
+                concat!(
+                    "SELECT id, host, first_ms, last_ms, bytes FROM ",
+                    $table,
+                    " WHERE last_ms < $1 ORDER BY last_ms LIMIT $2"
+                )
+            };
+        }
+        let sql = match tier {
+            Tier::Raw => select!("block_raw"),
+            Tier::Minute => select!("block_minute"),
+            Tier::Hour => select!("block_hour"),
+        };
+        query_rows(self, sql, vec![before_ms.into(), limit_value(limit)], |row| {
+            Ok(BlockInfo {
+                id: BlockId(row.int()?),
+                tier,
+                host: HostId(row.id()?),
+                first_ms: row.int()?,
+                last_ms: row.int()?,
+                bytes: row.int()?.cast_unsigned(),
+            })
+        })
+        .await
+    }
 }

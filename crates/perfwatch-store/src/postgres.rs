@@ -18,13 +18,11 @@ mod tls;
 use crate::append::{APPEND_QUEUE_CAPACITY, Append, disk_budget_exhausted, store_closed};
 use crate::error::{CommitError, StoreError};
 use crate::hosts::HostRecord;
-use crate::metadata;
 use crate::schema_versions::SchemaVersions;
 use crate::sql::{SqlValue, value_from_postgres};
 use crate::store::*;
 use crate::task_lease::{LeasedTask, TaskLease};
 use crate::transaction::Transaction;
-use crate::write::*;
 use append::Appender;
 use error::unavailable;
 use inner::{MIN_BUDGET_BYTES, PostgresInner};
@@ -184,10 +182,6 @@ impl Store for PostgresStore {
         })
     }
 
-    fn list_hosts(&self) -> BoxFuture<'_, Result<Vec<HostRecord>, StoreError>> {
-        Box::pin(metadata::list_hosts(self))
-    }
-
     fn commit(&self, tx: Transaction) -> BoxFuture<'_, Result<(), CommitError>> {
         Box::pin(apply::commit(&self.inner, tx.into_changes()))
     }
@@ -220,39 +214,6 @@ impl Store for PostgresStore {
         to_ms: i64,
     ) -> BoxFuture<'_, Result<Vec<BlockSlice>, StoreError>> {
         Box::pin(read::blocks(&self.inner, tier, host, from_ms, to_ms))
-    }
-
-    fn oldest_blocks(
-        &self,
-        tier: Tier,
-        before_ms: i64,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<BlockInfo>, StoreError>> {
-        Box::pin(metadata::oldest_blocks(self, tier, before_ms, limit))
-    }
-
-    fn dirty_windows(
-        &self,
-        tier: Tier,
-        before_ms: i64,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<DirtyWindow>, StoreError>> {
-        Box::pin(metadata::dirty_windows(self, tier, before_ms, limit))
-    }
-
-    fn seal_watermarks(&self) -> BoxFuture<'_, Result<Vec<SealWatermark>, StoreError>> {
-        Box::pin(metadata::seal_watermarks(self))
-    }
-
-    fn sequence_ranges(
-        &self,
-        host: Option<HostId>,
-    ) -> BoxFuture<'_, Result<Vec<SequenceRanges>, StoreError>> {
-        Box::pin(metadata::sequence_ranges(self, host))
-    }
-
-    fn retention_watermarks(&self) -> BoxFuture<'_, Result<RetentionWatermarks, StoreError>> {
-        Box::pin(metadata::retention_watermarks(self))
     }
 
     fn renew_leases(&self) -> BoxFuture<'_, Result<(), StoreError>> {

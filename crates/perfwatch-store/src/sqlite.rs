@@ -17,13 +17,11 @@ pub use inner::SqliteOptions;
 use crate::append::{APPEND_QUEUE_CAPACITY, Append, disk_budget_exhausted, store_closed};
 use crate::error::{CommitError, StoreError};
 use crate::hosts::HostRecord;
-use crate::metadata;
 use crate::schema_versions::SchemaVersions;
 use crate::sql::SqlValue;
 use crate::store::*;
 use crate::task_lease::{LeasedTask, TaskLease};
 use crate::transaction::Transaction;
-use crate::write::*;
 use file::{lock, migrate, prepare};
 use inner::{
     BudgetSizes, FILE_NAME, LOCAL_HUB_ID, SqliteInner, corrupt_error, missing_database, open_error,
@@ -281,10 +279,6 @@ impl Store for SqliteStore {
         Box::pin(self.write(move |connection| apply::upsert_host(connection, &host)))
     }
 
-    fn list_hosts(&self) -> BoxFuture<'_, Result<Vec<HostRecord>, StoreError>> {
-        Box::pin(metadata::list_hosts(self))
-    }
-
     fn commit(&self, tx: Transaction) -> BoxFuture<'_, Result<(), CommitError>> {
         Box::pin(async move { self.send(|reply| WriterJob::Commit(tx.into_changes(), reply)).await? })
     }
@@ -311,39 +305,6 @@ impl Store for SqliteStore {
         Box::pin(
             self.read(move |connection, inner| read::blocks(connection, inner, tier, host, from_ms, to_ms)),
         )
-    }
-
-    fn oldest_blocks(
-        &self,
-        tier: Tier,
-        before_ms: i64,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<BlockInfo>, StoreError>> {
-        Box::pin(metadata::oldest_blocks(self, tier, before_ms, limit))
-    }
-
-    fn dirty_windows(
-        &self,
-        tier: Tier,
-        before_ms: i64,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<DirtyWindow>, StoreError>> {
-        Box::pin(metadata::dirty_windows(self, tier, before_ms, limit))
-    }
-
-    fn seal_watermarks(&self) -> BoxFuture<'_, Result<Vec<SealWatermark>, StoreError>> {
-        Box::pin(metadata::seal_watermarks(self))
-    }
-
-    fn sequence_ranges(
-        &self,
-        host: Option<HostId>,
-    ) -> BoxFuture<'_, Result<Vec<SequenceRanges>, StoreError>> {
-        Box::pin(metadata::sequence_ranges(self, host))
-    }
-
-    fn retention_watermarks(&self) -> BoxFuture<'_, Result<RetentionWatermarks, StoreError>> {
-        Box::pin(metadata::retention_watermarks(self))
     }
 
     fn renew_leases(&self) -> BoxFuture<'_, Result<(), StoreError>> {

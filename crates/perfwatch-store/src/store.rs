@@ -12,7 +12,7 @@ use crate::read_size::ReadSize;
 use crate::sql::SqlValue;
 use crate::task_lease::{LeasedTask, TaskLease};
 use crate::transaction::Transaction;
-use crate::write::{BlockInfo, DirtyWindow, RetentionWatermarks, SealWatermark, SequenceRanges};
+use crate::write::BlockInfo;
 use perfwatch_model::{HostId, Snapshot};
 use perfwatch_tsdb::plan::TierState;
 use perfwatch_tsdb::{Buckets, FormatError, Projection, Table, Tier};
@@ -142,8 +142,6 @@ pub trait Store: Send + Sync {
 
     /// Adds a host, or updates its name and facts.
     fn upsert_host(&self, host: HostRecord) -> BoxFuture<'_, Result<(), StoreError>>;
-    /// Lists all hosts by id.
-    fn list_hosts(&self) -> BoxFuture<'_, Result<Vec<HostRecord>, StoreError>>;
 
     /// Applies all writes of a transaction atomically.
     fn commit(&self, tx: Transaction) -> BoxFuture<'_, Result<(), CommitError>>;
@@ -166,29 +164,6 @@ pub trait Store: Send + Sync {
         from_ms: i64,
         to_ms: i64,
     ) -> BoxFuture<'_, Result<Vec<BlockSlice>, StoreError>>;
-    /// Lists blocks that end before a time, oldest first.
-    fn oldest_blocks(
-        &self,
-        tier: Tier,
-        before_ms: i64,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<BlockInfo>, StoreError>>;
-
-    /// Lists windows to roll up that begin before a time, oldest first.
-    fn dirty_windows(
-        &self,
-        tier: Tier,
-        before_ms: i64,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<DirtyWindow>, StoreError>>;
-    /// Lists the seal watermarks of this hub's head.
-    fn seal_watermarks(&self) -> BoxFuture<'_, Result<Vec<SealWatermark>, StoreError>>;
-    /// Lists the accepted and sealed sequence numbers of a host, or of all hosts. They are of the snapshots of all
-    /// hubs.
-    fn sequence_ranges(&self, host: Option<HostId>)
-    -> BoxFuture<'_, Result<Vec<SequenceRanges>, StoreError>>;
-    /// Reads the retention watermarks of all tiers.
-    fn retention_watermarks(&self) -> BoxFuture<'_, Result<RetentionWatermarks, StoreError>>;
 
     /// Renews the leases of this hub, and acquires those that no other hub holds. Called every
     /// [`RENEWAL_INTERVAL`](crate::RENEWAL_INTERVAL).

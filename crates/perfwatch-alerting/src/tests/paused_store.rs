@@ -2,9 +2,8 @@
 
 use perfwatch_model::HostId;
 use perfwatch_store::{
-    BlockInfo, BlockSlice, BoxFuture, CommitError, DirtyWindow, DiskUsage, HeadSnapshot, HostRecord,
-    LeasedTask, Query, QueryResult, RetentionWatermarks, SealWatermark, SequenceRanges, SnapshotRow,
-    SqlValue, SqliteStore, Store, StoreError, TaskLease, Transaction,
+    BlockSlice, BoxFuture, CommitError, DiskUsage, HeadSnapshot, HostRecord, LeasedTask, Query, QueryResult,
+    SnapshotRow, SqlValue, SqliteStore, Store, StoreError, TaskLease, Transaction,
 };
 use perfwatch_tsdb::Tier;
 use std::path::Path;
@@ -65,10 +64,6 @@ impl Store for PausedStore {
         hold_time(self.0.upsert_host(host))
     }
 
-    fn list_hosts(&self) -> BoxFuture<'_, Result<Vec<HostRecord>, StoreError>> {
-        self.0.list_hosts()
-    }
-
     fn commit(&self, tx: Transaction) -> BoxFuture<'_, Result<(), CommitError>> {
         hold_time(self.0.commit(tx))
     }
@@ -93,39 +88,6 @@ impl Store for PausedStore {
         to_ms: i64,
     ) -> BoxFuture<'_, Result<Vec<BlockSlice>, StoreError>> {
         self.0.read_blocks(tier, host, from_ms, to_ms)
-    }
-
-    fn oldest_blocks(
-        &self,
-        tier: Tier,
-        before_ms: i64,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<BlockInfo>, StoreError>> {
-        self.0.oldest_blocks(tier, before_ms, limit)
-    }
-
-    fn dirty_windows(
-        &self,
-        tier: Tier,
-        before_ms: i64,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<DirtyWindow>, StoreError>> {
-        self.0.dirty_windows(tier, before_ms, limit)
-    }
-
-    fn seal_watermarks(&self) -> BoxFuture<'_, Result<Vec<SealWatermark>, StoreError>> {
-        self.0.seal_watermarks()
-    }
-
-    fn sequence_ranges(
-        &self,
-        host: Option<HostId>,
-    ) -> BoxFuture<'_, Result<Vec<SequenceRanges>, StoreError>> {
-        self.0.sequence_ranges(host)
-    }
-
-    fn retention_watermarks(&self) -> BoxFuture<'_, Result<RetentionWatermarks, StoreError>> {
-        self.0.retention_watermarks()
     }
 
     fn renew_leases(&self) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -16,7 +16,7 @@ async fn hubs_share_data_but_not_head_and_leases() {
     crate::run_all_cases(&store).await;
     // A new connection of the same hub reads the same data.
     let store = connect(&url, "one").await.unwrap();
-    assert_eq!(store.list_hosts().await.unwrap().len(), 2);
+    assert_eq!(as_dyn(&store).list_hosts().await.unwrap().len(), 2);
     assert_eq!(store.read_blocks(Tier::Raw, host(3).id, T0, T0 + HOUR).await.unwrap().len(), 2);
     assert_eq!(head_seqs(&store).await, [99, 1]);
     // Another hub has its own head and cannot acquire a lease that is held.
@@ -41,7 +41,7 @@ async fn earlier_holders_of_a_lease_write_nothing() {
             tx.append(vec![Write::AdvanceWatermark(Tier::Raw, T0)].into());
         })
     };
-    let watermark_ms = async || first.retention_watermarks().await.unwrap().tier_ms(Tier::Raw);
+    let watermark_ms = async || as_dyn(&first).retention_watermarks().await.unwrap().tier_ms(Tier::Raw);
     first.renew_leases().await.unwrap();
     let lease = first.lease(task).unwrap();
     // A hub that does not renew its leases, for example because it is suspended.
@@ -183,7 +183,7 @@ async fn empty_partitions_are_dropped() {
     }
     let before = store.disk_usage().await.unwrap();
     store.commit(vec![Write::AdvanceWatermark(Tier::Raw, first + 2 * DAY)].into()).await.unwrap();
-    for block in store.oldest_blocks(Tier::Raw, first + 2 * DAY, 10).await.unwrap() {
+    for block in as_dyn(&store).oldest_blocks(Tier::Raw, first + 2 * DAY, 10).await.unwrap() {
         store.commit(vec![Write::DropBlock(block)].into()).await.unwrap();
     }
     store.vacuum(0).await.unwrap();

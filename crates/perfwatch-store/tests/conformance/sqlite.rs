@@ -13,7 +13,7 @@ async fn data_is_read_back_after_a_restart() {
     crate::run_all_cases(&store).await;
     drop(store);
     let store = open_sqlite(folder.path(), 1 << 30).unwrap();
-    assert_eq!(store.list_hosts().await.unwrap().len(), 2);
+    assert_eq!(as_dyn(&store).list_hosts().await.unwrap().len(), 2);
     assert_eq!(store.read_blocks(Tier::Raw, host(3).id, T0, T0 + HOUR).await.unwrap().len(), 2);
     assert_eq!(head_seqs(&store).await, [99, 1]);
 }

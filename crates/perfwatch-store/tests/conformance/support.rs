@@ -146,6 +146,11 @@ pub(crate) async fn connect(url: &str, hub: &str) -> Result<PostgresStore, Store
     PostgresStore::connect(url, hub.to_owned(), 1 << 30, Arc::new(SystemClock::new())).await
 }
 
+/// The store as the hub has it.
+pub(crate) fn as_dyn(store: &impl Store) -> &dyn Store {
+    store
+}
+
 pub(crate) fn open_sqlite(folder: &std::path::Path, budget_bytes: u64) -> Result<SqliteStore, StoreError> {
     let options = SqliteOptions { folder: folder.join("history"), budget_bytes };
     SqliteStore::open(&options, Arc::new(SystemClock::new()))

@@ -1,5 +1,6 @@
 //! TLS to PostgreSQL: a certificate that no trusted authority signed is rejected.
 
+use crate::support::as_dyn;
 use perfwatch_model::SystemClock;
 use perfwatch_store::*;
 use perfwatch_testkit::Postgres;
@@ -35,7 +36,7 @@ async fn server_certificate_is_verified() {
         format!("postgres://postgres@127.0.0.1:{port}/tls?sslmode=verify-full{parameters}")
     };
     let store = connect(&url(&format!("&sslrootcert={trusted}"))).await.unwrap();
-    assert!(store.list_hosts().await.unwrap().is_empty());
+    assert!(as_dyn(&store).list_hosts().await.unwrap().is_empty());
     let sql = "SELECT CAST(ssl AS TEXT) FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
     assert_eq!(store.query(sql, Vec::new()).await.unwrap()[0][0], SqlValue::Text("true".to_owned()));
     for parameters in ["", &format!("&sslrootcert={foreign}")] {

@@ -2,9 +2,8 @@
 
 use perfwatch_model::HostId;
 use perfwatch_store::{
-    BlockInfo, BlockSlice, BoxFuture, CommitError, DirtyWindow, DiskUsage, HeadSnapshot, HostRecord,
-    LeasedTask, Query, QueryResult, RetentionWatermarks, SealWatermark, SequenceRanges, SnapshotRow,
-    SqlValue, Store, StoreError, TaskLease, Transaction,
+    BlockSlice, BoxFuture, CommitError, DiskUsage, HeadSnapshot, HostRecord, LeasedTask, Query, QueryResult,
+    SnapshotRow, SqlValue, Store, StoreError, TaskLease, Transaction,
 };
 use perfwatch_tsdb::Tier;
 use std::path::Path;
@@ -244,10 +243,6 @@ impl Store for FaultyStore {
         self.write(self.store.upsert_host(host))
     }
 
-    fn list_hosts(&self) -> BoxFuture<'_, Result<Vec<HostRecord>, StoreError>> {
-        self.read(self.store.list_hosts())
-    }
-
     fn commit(&self, tx: Transaction) -> BoxFuture<'_, Result<(), CommitError>> {
         self.call(true, self.store.commit(tx))
     }
@@ -272,39 +267,6 @@ impl Store for FaultyStore {
         to_ms: i64,
     ) -> BoxFuture<'_, Result<Vec<BlockSlice>, StoreError>> {
         self.read(self.store.read_blocks(tier, host, from_ms, to_ms))
-    }
-
-    fn oldest_blocks(
-        &self,
-        tier: Tier,
-        before_ms: i64,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<BlockInfo>, StoreError>> {
-        self.read(self.store.oldest_blocks(tier, before_ms, limit))
-    }
-
-    fn dirty_windows(
-        &self,
-        tier: Tier,
-        before_ms: i64,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<DirtyWindow>, StoreError>> {
-        self.read(self.store.dirty_windows(tier, before_ms, limit))
-    }
-
-    fn seal_watermarks(&self) -> BoxFuture<'_, Result<Vec<SealWatermark>, StoreError>> {
-        self.read(self.store.seal_watermarks())
-    }
-
-    fn sequence_ranges(
-        &self,
-        host: Option<HostId>,
-    ) -> BoxFuture<'_, Result<Vec<SequenceRanges>, StoreError>> {
-        self.read(self.store.sequence_ranges(host))
-    }
-
-    fn retention_watermarks(&self) -> BoxFuture<'_, Result<RetentionWatermarks, StoreError>> {
-        self.read(self.store.retention_watermarks())
     }
 
     fn renew_leases(&self) -> BoxFuture<'_, Result<(), StoreError>> {
