@@ -218,7 +218,7 @@ pub(crate) fn add_to_grids(
                 add(vacant.insert(points));
             }
         }
-        Ok(())
+        Ok::<(), StoreError>(())
     };
     // The order of time: the last value of a point is that of the newest row.
     for BlockSlice { content, from_ms, to_ms, .. } in &joined.sealed.slices {

@@ -13,6 +13,7 @@ mod migrate;
 mod partitions;
 mod read;
 mod shapes;
+mod statements;
 mod tls;
 
 use crate::append::{APPEND_QUEUE_CAPACITY, Append, disk_budget_exhausted, store_closed};
@@ -24,15 +25,14 @@ use crate::store::*;
 use crate::task_lease::{LeasedTask, TaskLease};
 use crate::transaction::Transaction;
 use append::Appender;
-use error::unavailable;
 use inner::{MIN_BUDGET_BYTES, PostgresInner};
 use perfwatch_model::{Clock, HostId};
 use perfwatch_tsdb::Tier;
+use statements::{Parameter, Statements as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::{mpsc, oneshot};
-use tokio_postgres::types::ToSql;
 
 /// [`Store`] on a PostgreSQL database.
 pub struct PostgresStore {
@@ -73,7 +73,7 @@ impl PostgresStore {
         let inner = Arc::new(PostgresInner::new(url, hub, budget_bytes.max(MIN_BUDGET_BYTES), clock)?);
         let client = inner.client().await?;
         let sql = "SELECT to_regclass('refinery_schema_history') IS NOT NULL";
-        let has_tables: bool = client.query_one(sql, &[]).await.map_err(|error| unavailable(&error))?.get(0);
+        let has_tables: bool = client.fetch_one(sql, &[]).await?.get(0);
         drop(client);
         if !has_tables {
             let message = "the database has no PerfWatch tables; check the name of the database (--store, \
@@ -98,10 +98,9 @@ impl PostgresStore {
         migrate::migrate(&inner).await?;
         let sql = "SELECT coalesce(sum(length(payload)), 0)::bigint FROM head WHERE hub = $1";
         let client = inner.client().await?;
-        let live: i64 =
-            client.query_one(sql, &[&inner.hub]).await.map_err(|error| unavailable(&error))?.get(0);
+        let live: i64 = client.fetch_one(sql, &[&inner.hub]).await?.get(0);
         inner.head_live_bytes.store(live.cast_unsigned(), Ordering::Relaxed);
-        shapes::load_head_shapes(&inner, &client).await.map_err(|error| unavailable(&error))?;
+        shapes::load_head_shapes(&inner, &client).await?;
         drop(client);
         let (appends, queue) = mpsc::channel(APPEND_QUEUE_CAPACITY);
         tokio::spawn(Appender::new(inner.clone()).run(queue));
@@ -169,16 +168,15 @@ impl Store for PostgresStore {
     fn truncate_head(&self, before: i64) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             let client = self.inner.client().await?;
-            let pg = |error| unavailable(&error);
-            apply::truncate_head(&self.inner, &client, before).await.map_err(pg)?;
-            shapes::release_head_shapes(&self.inner, &client, before).await.map_err(pg)
+            apply::truncate_head(&self.inner, &client, before).await?;
+            Ok(shapes::release_head_shapes(&self.inner, &client, before).await?)
         })
     }
 
     fn upsert_host(&self, host: HostRecord) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             let client = self.inner.client().await?;
-            apply::upsert_host(&client, &host).await.map_err(|error| unavailable(&error))
+            Ok(apply::upsert_host(&client, &host).await?)
         })
     }
 
@@ -193,8 +191,8 @@ impl Store for PostgresStore {
     ) -> BoxFuture<'_, Result<Vec<Vec<SqlValue>>, StoreError>> {
         Box::pin(async move {
             let client = self.inner.client().await?;
-            let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| value as _).collect();
-            let rows = client.query(sql, &values).await.map_err(|error| unavailable(&error))?;
+            let values: Vec<&dyn Parameter> = values.iter().map(|value| value as _).collect();
+            let rows = client.fetch_all(sql, &values).await?;
             Ok(rows
                 .iter()
                 .map(|row| (0..row.len()).map(|column| value_from_postgres(row, column)).collect())

@@ -118,7 +118,7 @@ impl ToSql for SqlValue {
     }
 
     fn accepts(ty: &Type) -> bool {
-        [Type::INT8, Type::TEXT, Type::BYTEA].contains(ty)
+        [Type::INT8, Type::TEXT, Type::BYTEA, Type::UNKNOWN].contains(ty)
     }
 
     to_sql_checked!();

@@ -1,9 +1,10 @@
-//! Real services for tests, ended with the test: PostgreSQL, OpenSSH, Redis, and servers that record
+//! Real services for tests, ended with the test: PostgreSQL with a pooler, OpenSSH, Redis, and servers that record
 //! HTTP requests and mails.
 
 #![expect(clippy::unwrap_used, reason = "a test cannot continue without its services")]
 
 mod corruption;
+mod pgbouncer;
 mod postgres;
 pub mod recorder;
 pub mod redis;

@@ -1,5 +1,6 @@
 //! PostgreSQL server on its own socket, which can be killed and started again.
 
+use crate::pgbouncer::PgBouncer;
 use crate::wait_until;
 use std::fs::{OpenOptions, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
@@ -27,6 +28,7 @@ pub struct Postgres {
     settings: Vec<String>,
     port: u16,
     child: Option<Child>,
+    pooler: Option<PgBouncer>,
 }
 
 /// Returns the program directory of the newest installed version.
@@ -39,6 +41,16 @@ fn find_programs() -> PathBuf {
         .collect();
     versions.sort();
     versions.pop().expect("PostgreSQL is not installed: run scripts/ensure-postgres")
+}
+
+/// Command of a program that refuses to run as root, so that root switches to the user `postgres`.
+fn as_postgres(path: &Path) -> Command {
+    if std::fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() != 0) {
+        return Command::new(path);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]).arg(path);
+    command
 }
 
 impl Postgres {
@@ -58,7 +70,8 @@ impl Postgres {
         // The user `postgres` must be able to create files in it.
         std::fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
         let settings = BASE_SETTINGS.iter().chain(settings).map(|setting| (*setting).to_owned()).collect();
-        let mut server = Self { folder, programs: find_programs(), settings, port: 5432, child: None };
+        let mut server =
+            Self { folder, programs: find_programs(), settings, port: 5432, child: None, pooler: None };
         let data = server.data();
         let mut initdb = server.command("initdb");
         let status = initdb.args(INITDB_FLAGS).arg("-D").arg(&data).stdout(Stdio::null()).status().unwrap();
@@ -67,22 +80,21 @@ impl Postgres {
         server
     }
 
+    /// Starts a fast server whose URLs lead to pgbouncer in transaction mode.
+    pub fn start_behind_pooler() -> Self {
+        let mut server = Self::start();
+        server.pooler =
+            Some(PgBouncer::start(server.folder.path(), as_postgres(PgBouncer::PROGRAM.as_ref())));
+        server
+    }
+
     fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
-    /// Command of a server program. PostgreSQL refuses to run as root, so that root switches to the
-    /// user `postgres`.
+    /// Command of a server program.
     fn command(&self, program: &str) -> Command {
-        let path = self.programs.join(program);
-        let is_root = std::fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0);
-        let mut command = if is_root {
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]).arg(path);
-            command
-        } else {
-            Command::new(path)
-        };
+        let mut command = as_postgres(&self.programs.join(program));
         command.current_dir(self.folder.path());
         command
     }
@@ -180,13 +192,31 @@ impl Postgres {
     /// Creates an empty database and returns its URL.
     pub fn database(&self, name: &str) -> String {
         assert!(self.psql(&format!("CREATE DATABASE {name}")), "CREATE DATABASE {name}");
+        if self.pooler.is_some() {
+            self.fill_pool(name);
+        }
         self.url(name)
     }
 
-    /// URL of a database, over the Unix socket.
+    /// Opens all connections of the pooler to a database, by transactions at the same time.
+    fn fill_pool(&self, database: &str) {
+        let start = |_| {
+            let mut command = Command::new(self.programs.join("psql"));
+            command.args(["-q", "-U", "postgres", "-d", database, "-c", "SELECT pg_sleep(0.3)", "-h"]);
+            command.arg(self.folder.path()).env("PGPORT", PgBouncer::PORT.to_string());
+            command.stdout(Stdio::null()).spawn().unwrap()
+        };
+        let sessions: Vec<Child> = (0..PgBouncer::POOL_SIZE).map(start).collect();
+        for mut session in sessions {
+            assert!(session.wait().unwrap().success(), "no connection through pgbouncer");
+        }
+    }
+
+    /// URL of a database, over the Unix socket of the server or of its pooler.
     pub fn url(&self, name: &str) -> String {
         let socket = self.folder.path().display().to_string().replace('/', "%2F");
-        format!("postgres://postgres@{socket}/{name}")
+        let port = if self.pooler.is_some() { PgBouncer::PORT } else { self.port };
+        format!("postgres://postgres@{socket}:{port}/{name}")
     }
 
     /// Path of the Unix socket.
@@ -211,6 +241,7 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
+        self.pooler = None;
         self.kill();
     }
 }

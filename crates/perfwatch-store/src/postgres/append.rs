@@ -1,8 +1,8 @@
 //! Append task: combines queued calls into one head row, then replies to all of them.
 
-use super::error::unavailable;
 use super::inner::PostgresInner;
 use super::shapes;
+use super::statements::Statements as _;
 use crate::append::{Append, AppendResult, ErrorLatch, GROUP_COMMIT_DELAY, MAX_COMMIT_ROWS};
 use crate::head_payload;
 use perfwatch_model::Shape;
@@ -55,13 +55,10 @@ impl Appender {
         // Until the commit is recorded, its shapes are not released.
         let _lock = self.inner.head_shapes_lock.lock().await;
         // Not part of the commit: a shape without rows does no harm.
-        let added = shapes::add_head_shapes(&self.inner, &mut client, &head_shapes).await;
-        added.map_err(|error| unavailable(&error))?;
+        shapes::add_head_shapes(&self.inner, &mut client, &head_shapes).await?;
         let sql = "INSERT INTO head (hub, payload) VALUES ($1, $2) RETURNING arrival";
-        let statement = client.prepare_cached(sql).await.map_err(|error| unavailable(&error))?;
         let payload = head_payload::compress_payload(&rows);
-        let row = client.query_one(&statement, &[&self.inner.hub, &payload]).await;
-        let row = row.map_err(|error| unavailable(&error))?;
+        let row = client.fetch_one(sql, &[&self.inner.hub, &payload]).await?;
         self.inner.head_live_bytes.fetch_add(payload.len() as u64, Ordering::Relaxed);
         self.inner.disk_bytes.fetch_add(payload.len() as u64, Ordering::Relaxed);
         let arrival = row.get(0);

@@ -1,20 +1,20 @@
 //! Backup to and restore from a SQLite file. Both engines have the same tables and columns, so a backup also
 //! moves an installation from one engine to the other.
 
-use super::error::unavailable;
 use super::inner::PostgresInner;
 use super::partitions;
+use super::statements::{Parameter, Statements as _, begin, begin_read};
 use crate::error::StoreError;
 use crate::schema::{BackupMode, TABLES, TableInfo, backup_columns, backup_insert, backup_select, has_hub};
 use crate::sql::{SqlValue, value_from_postgres};
 use crate::sqlite;
-use deadpool_postgres::{Object, Transaction};
+use deadpool_postgres::Object;
 use futures_util::TryStreamExt as _;
 use rusqlite::Connection;
 use std::path::Path;
 use tokio::sync::mpsc;
-use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Error, IsolationLevel};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Error, Transaction};
 
 /// Hub that restored head rows belong to in a SQLite file.
 const SQLITE_HUB: &str = "local";
@@ -59,7 +59,7 @@ pub(super) async fn backup(inner: &PostgresInner, to: &Path) -> Result<(), Store
     let writer = tokio::task::spawn_blocking(move || write_backup(&path, queue));
     let streamed = stream_tables(client, messages).await;
     let written = writer.await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
-    let result = written.and(streamed.map_err(|error| unavailable(&error)));
+    let result = written.and(streamed.map_err(StoreError::from));
     if result.is_err() {
         // A partial backup must not be mistaken for a complete backup.
         let _ = std::fs::remove_file(to);
@@ -70,7 +70,7 @@ pub(super) async fn backup(inner: &PostgresInner, to: &Path) -> Result<(), Store
 async fn columns(client: &Client, table: &TableInfo) -> Result<Vec<String>, Error> {
     let sql = "SELECT column_name::text FROM information_schema.columns \
          WHERE table_schema = current_schema() AND table_name = $1 ORDER BY ordinal_position";
-    let rows = client.query(sql, &[&table.name]).await?;
+    let rows = client.fetch_all(sql, &[&table.name]).await?;
     Ok(backup_columns(table, rows.iter().map(|row| row.get(0)).collect()))
 }
 
@@ -79,20 +79,15 @@ async fn stream_tables(mut client: Object, messages: mpsc::Sender<BackupMessage>
     for table in copied_tables() {
         tables.push((table, columns(&client, table).await?));
     }
-    let tx = client
-        .build_transaction()
-        .isolation_level(IsolationLevel::RepeatableRead)
-        .read_only(true)
-        .start()
-        .await?;
+    let tx = begin_read(&mut client).await?;
     for (table, columns) in tables {
         let insert = BackupMessage::Statement(backup_insert(table, &columns, '?'));
         if messages.send(insert).await.is_err() {
             // The writer failed; its error is reported.
             return Ok(());
         }
-        let parameters: [&(dyn ToSql + Sync); 0] = [];
-        let mut rows = std::pin::pin!(tx.query_raw(&backup_select(table, &columns), parameters).await?);
+        let parameters: [(&(dyn ToSql + Sync), Type); 0] = [];
+        let mut rows = std::pin::pin!(tx.query_typed_raw(&backup_select(table, &columns), parameters).await?);
         while let Some(row) = rows.try_next().await? {
             let mut values: Vec<SqlValue> =
                 (0..columns.len()).map(|column| value_from_postgres(&row, column)).collect();
@@ -111,10 +106,9 @@ pub(super) async fn restore(inner: &PostgresInner, from: &Path) -> Result<(), St
     let failed = |error: rusqlite::Error| StoreError::Rejected(format!("{}: {error}", from.display()));
     let file = sqlite::open_backup(from)?;
     let mut client = inner.client().await?;
-    let pg = |error: Error| unavailable(&error);
     let has_data =
         "SELECT EXISTS (SELECT 1 FROM host) OR EXISTS (SELECT 1 FROM head) OR EXISTS (SELECT 1 FROM account)";
-    if client.query_one(has_data, &[]).await.map_err(pg)?.get(0) {
+    if client.fetch_one(has_data, &[]).await?.get(0) {
         return Err(StoreError::Rejected("the database is not empty".to_owned()));
     }
     let sql = "SELECT coalesce(sum(bytes), 0), coalesce(max(last_ms) - min(first_ms), 0) FROM block_raw";
@@ -125,9 +119,9 @@ pub(super) async fn restore(inner: &PostgresInner, from: &Path) -> Result<(), St
     let times: Vec<i64> =
         times.query_map([], |row| row.get(0)).and_then(Iterator::collect).map_err(failed)?;
     for at_ms in times {
-        partitions::ensure_partition(inner, &client, at_ms, Some(widths)).await.map_err(pg)?;
+        partitions::ensure_partition(inner, &client, at_ms, Some(widths)).await?;
     }
-    let tx = client.transaction().await.map_err(pg)?;
+    let tx = begin(&mut client).await?;
     for table in copied_tables() {
         restore_table(&tx, &file, table, &inner.hub, &failed).await?;
     }
@@ -135,8 +129,8 @@ pub(super) async fn restore(inner: &PostgresInner, from: &Path) -> Result<(), St
     let next = "SELECT setval(pg_get_serial_sequence('head', 'arrival'), \
          greatest((SELECT coalesce(max(arrival), 0) FROM head), \
          (SELECT coalesce(max(arrival), 0) FROM seal_watermark)) + 1)";
-    tx.execute(next, &[]).await.map_err(pg)?;
-    tx.commit().await.map_err(pg)
+    tx.run(next, &[]).await?;
+    Ok(tx.commit().await?)
 }
 
 async fn restore_table(
@@ -147,8 +141,7 @@ async fn restore_table(
     failed: &impl Fn(rusqlite::Error) -> StoreError,
 ) -> Result<(), StoreError> {
     let columns = backup_columns(table, sqlite::columns(file, table.name).map_err(failed)?);
-    let insert =
-        tx.prepare(&backup_insert(table, &columns, '$')).await.map_err(|error| unavailable(&error))?;
+    let insert = backup_insert(table, &columns, '$');
     let mut statement = file.prepare(&backup_select(table, &columns)).map_err(failed)?;
     let mut rows = statement.query([]).map_err(failed)?;
     while let Some(row) = rows.next().map_err(failed)? {
@@ -159,8 +152,8 @@ async fn restore_table(
         if has_hub(table) {
             values.push(hub.into());
         }
-        let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| value as _).collect();
-        tx.execute(&insert, &values).await.map_err(|error| unavailable(&error))?;
+        let values: Vec<&dyn Parameter> = values.iter().map(|value| value as _).collect();
+        tx.run(&insert, &values).await?;
     }
     Ok(())
 }

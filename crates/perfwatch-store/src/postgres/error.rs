@@ -1,11 +1,15 @@
 //! Error texts of the PostgreSQL client.
 
 use crate::error::StoreError;
+use tokio_postgres::Error;
 
-pub(super) fn unavailable(error: &tokio_postgres::Error) -> StoreError {
-    // The message of the server if there is any. The client's own text is only "db error".
-    let text = error.as_db_error().map_or_else(|| error_chain(error), |error| error.message().to_owned());
-    StoreError::Unavailable(text)
+impl From<Error> for StoreError {
+    fn from(error: Error) -> Self {
+        // The message of the server if there is any. The client's own text is only "db error".
+        let text =
+            error.as_db_error().map_or_else(|| error_chain(&error), |error| error.message().to_owned());
+        Self::Unavailable(text)
+    }
 }
 
 /// Message of a failed connection, with the parameters of the URL that concern TLS.

@@ -1,20 +1,20 @@
 //! State that the tasks of a PostgreSQL store share: connection pool, caches and counters of disk space.
 
 use super::error::connection_error;
+use super::statements::Statements as _;
 use super::tls;
 use crate::error::StoreError;
 use crate::shape_cache::ShapeCache;
 use crate::shape_use::ShapeUse;
 use crate::task_lease::HeldLeases;
-use deadpool_postgres::{
-    GenericClient, Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod,
-};
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod};
 use perfwatch_model::{Clock, ShapeId, wire};
 use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
 /// Minimum disk budget. Empty tables and indexes already take some MB.
@@ -81,11 +81,6 @@ impl PostgresInner {
             .runtime(deadpool_postgres::Runtime::Tokio1)
             .wait_timeout(Some(POOL_TIMEOUT))
             .create_timeout(Some(POOL_TIMEOUT))
-            .post_create(Hook::async_fn(|client, _| {
-                // The transaction of a hub that is suspended or cut off must not lock rows for hours.
-                let sql = "SET idle_in_transaction_session_timeout = '60s'";
-                Box::pin(async move { client.batch_execute(sql).await.map_err(HookError::Backend) })
-            }))
             .build()
             .map_err(|error| rejected(&error))?;
         Ok(Self {
@@ -144,15 +139,15 @@ impl PostgresInner {
     /// Loads missing shapes from the database into the cache.
     pub(super) async fn load_shapes(
         &self,
-        client: &impl GenericClient,
+        client: &Client,
         ids: impl Iterator<Item = ShapeId>,
-    ) -> Result<(), tokio_postgres::Error> {
+    ) -> Result<(), Error> {
         let missing: HashSet<ShapeId> = ids.filter(|id| self.shapes.get(*id).is_none()).collect();
         if missing.is_empty() {
             return Ok(());
         }
         let missing: Vec<Vec<u8>> = missing.iter().map(|id| id.0.to_vec()).collect();
-        for row in client.query("SELECT columns FROM shape WHERE id = ANY($1)", &[&missing]).await? {
+        for row in client.fetch_all("SELECT columns FROM shape WHERE id = ANY($1)", &[&missing]).await? {
             let columns: Vec<u8> = row.get(0);
             if let Ok(shape) = wire::decode_shape(columns.into()) {
                 self.shapes.insert(Arc::new(shape));

@@ -1,12 +1,10 @@
 //! Leases of background tasks, [`crate::LeasedTask`], and the presence of hubs, which is a lease, too.
 
-use super::error::unavailable;
 use super::inner::PostgresInner;
+use super::statements::{Parameter, Statements as _};
 use crate::error::StoreError;
 use crate::task_lease::{LEASE_TTL, LeasedTask, TaskLease};
-use deadpool_postgres::{Object, Transaction};
-use tokio_postgres::Error;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Error, Transaction};
 
 /// Time for which the end of a hub is recorded.
 const MAX_ENDED_HUB_AGE_MS: i64 = 86_400_000;
@@ -25,8 +23,7 @@ pub(super) async fn renew(inner: &PostgresInner) -> Result<(), StoreError> {
          token = lease.token + CASE WHEN lease.holder = excluded.holder THEN 0 ELSE 1 END \
          WHERE lease.holder = excluded.holder OR lease.until_ms < excluded.until_ms - $3 \
          RETURNING name, token";
-    let rows = client.query(sql, &[&names.as_slice(), &inner.lease_holder, &ttl_ms]).await;
-    let rows = rows.map_err(|error| unavailable(&error))?;
+    let rows = client.fetch_all(sql, &[&names.as_slice(), &inner.lease_holder, &ttl_ms]).await?;
     let leases = rows.iter().filter_map(|row| {
         let name: &str = row.get(0);
         let task = LeasedTask::ALL.into_iter().find(|task| task.name() == name)?;
@@ -44,7 +41,7 @@ pub(super) async fn renew(inner: &PostgresInner) -> Result<(), StoreError> {
 /// Jobs of earlier versions, which have no presence, wait for the end of their own lease.
 async fn release_jobs_of_ended_hubs(
     inner: &PostgresInner,
-    client: &Object,
+    client: &Client,
     ttl_ms: i64,
 ) -> Result<(), Error> {
     let sql = "WITH now AS (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS ms), \
@@ -58,8 +55,8 @@ async fn release_jobs_of_ended_hubs(
          UPDATE collection_job SET state = 'waiting', lease_id = NULL, leased_until_ms = NULL \
          WHERE id IN (SELECT id FROM collection_job WHERE state = 'active' \
          AND 'hub ' || hub IN (SELECT name FROM ended) FOR UPDATE SKIP LOCKED)";
-    let values: [&(dyn ToSql + Sync); 4] = [&inner.hub, &inner.lease_holder, &ttl_ms, &MAX_ENDED_HUB_AGE_MS];
-    client.execute(sql, &values).await.map(|_| ())
+    let values: [&dyn Parameter; 4] = [&inner.hub, &inner.lease_holder, &ttl_ms, &MAX_ENDED_HUB_AGE_MS];
+    client.run(sql, &values).await.map(|_| ())
 }
 
 pub(super) async fn release(inner: &PostgresInner) -> Result<(), StoreError> {
@@ -68,7 +65,7 @@ pub(super) async fn release(inner: &PostgresInner) -> Result<(), StoreError> {
     // In the order in which renewals lock the rows. The presence of the hub expires.
     let sql = "UPDATE lease SET until_ms = 0 WHERE name IN (SELECT name FROM lease \
          WHERE holder = $1 AND name NOT LIKE 'hub %' ORDER BY name FOR UPDATE)";
-    client.execute(sql, &[&inner.lease_holder]).await.map_err(|error| unavailable(&error))?;
+    client.run(sql, &[&inner.lease_holder]).await?;
     Ok(())
 }
 
@@ -81,6 +78,6 @@ pub(super) async fn is_held(
 ) -> Result<bool, Error> {
     let sql = "SELECT set_config('idle_in_transaction_session_timeout', '5s', true) FROM lease \
          WHERE name = $1 AND holder = $2 AND token = $3 FOR SHARE";
-    let row = tx.query_opt(sql, &[&lease.task.name(), &inner.lease_holder, &lease.token]).await?;
+    let row = tx.fetch_opt(sql, &[&lease.task.name(), &inner.lease_holder, &lease.token]).await?;
     Ok(row.is_some())
 }

@@ -1,9 +1,10 @@
 //! Checks the server's version and runs pending migrations.
 
-use super::error::unavailable;
 use super::inner::PostgresInner;
+use super::statements::{Statements as _, begin};
 use crate::error::StoreError;
 use crate::schema_versions::{MIN_PROGRAM_SQL, SchemaVersions};
+use std::time::Duration;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
@@ -15,14 +16,13 @@ mod migrations {
 const MIN_SERVER_VERSION: i32 = 150_000;
 /// Key of the advisory lock under which migrations run; any number that no other application uses.
 const MIGRATION_LOCK: i64 = 0x7065_7266_7761_7463;
+/// Time between attempts to lock.
+const LOCK_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// Rejects servers that are too old.
 pub(super) async fn check_server(client: &Client) -> Result<(), StoreError> {
-    let version: i32 = client
-        .query_one("SELECT current_setting('server_version_num')::int4", &[])
-        .await
-        .map_err(|error| unavailable(&error))?
-        .get(0);
+    let version: i32 =
+        client.fetch_one("SELECT current_setting('server_version_num')::int4", &[]).await?.get(0);
     if version < MIN_SERVER_VERSION {
         return Err(StoreError::Rejected(format!(
             "PostgreSQL 15 or later is required; the server has version {}",
@@ -36,18 +36,20 @@ pub(super) async fn migrate(inner: &PostgresInner) -> Result<(), StoreError> {
     let mut object = inner.client().await?;
     check_server(&object).await?;
     // Hubs that start at the same time run the migrations one after another. The lock belongs to a transaction of a
-    // second connection: a pooler in transaction mode would give a lock of the session to others.
-    let mut lock = inner.client().await?;
-    let lock = lock.transaction().await.map_err(|error| unavailable(&error))?;
-    lock.batch_execute(&format!(
-        "SET LOCAL idle_in_transaction_session_timeout = 0; SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"
-    ))
-    .await
-    .map_err(|error| unavailable(&error))?;
-    let client: &mut Client = &mut object;
-    let result = migrate_locked(client).await;
-    lock.commit().await.map_err(|error| unavailable(&error))?;
-    result
+    // second connection: a pooler in transaction mode would give a lock of the session to others. Hubs that wait for it
+    // have no transaction: they would take up the connections of a pooler.
+    let mut locking = inner.client().await?;
+    loop {
+        let lock = begin(&mut locking).await?;
+        if lock.fetch_one("SELECT pg_try_advisory_xact_lock($1)", &[&MIGRATION_LOCK]).await?.get(0) {
+            lock.batch_execute("SET LOCAL idle_in_transaction_session_timeout = 0").await?;
+            let result = migrate_locked(&mut object).await;
+            lock.commit().await?;
+            return result;
+        }
+        lock.rollback().await?;
+        tokio::time::sleep(LOCK_RETRY_DELAY).await;
+    }
 }
 
 /// Versions of the tables.
@@ -59,13 +61,13 @@ pub(super) async fn schema_versions(client: &Client) -> Result<SchemaVersions, S
 
 /// Number of a query; `None` without its table.
 async fn number(client: &Client, sql: &str) -> Result<Option<i32>, StoreError> {
-    match client.query_opt(sql, &[]).await {
+    match client.fetch_opt(sql, &[]).await {
         Ok(row) => {
             let number = row.and_then(|row| row.get::<_, Option<i64>>(0));
             Ok(number.map(|number| i32::try_from(number).unwrap_or(i32::MAX)))
         }
         Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok(None),
-        Err(error) => Err(unavailable(&error)),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -3,13 +3,13 @@
 //! part of the disk budget: it is a day, an hour or five minutes wide, depending on the recent volume.
 
 use super::inner::PostgresInner;
-use deadpool_postgres::Object;
+use super::statements::Statements as _;
 use perfwatch_tsdb::rollup::bucket_start;
 use std::ops::Range;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Error};
 
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
@@ -43,10 +43,10 @@ pub(super) fn widths_for(inner: &PostgresInner, bytes: i64, span_ms: i64) -> &'s
 }
 
 /// Suitable widths for the volume of the preceding hour. Without any data, the narrowest width.
-async fn recent_widths(inner: &PostgresInner, client: &Object, at_ms: i64) -> Result<&'static [i64], Error> {
+async fn recent_widths(inner: &PostgresInner, client: &Client, at_ms: i64) -> Result<&'static [i64], Error> {
     let sql = "SELECT coalesce(sum(bytes), 0)::bigint, min(first_ms), max(last_ms) FROM block_raw \
          WHERE first_ms >= $1 AND first_ms < $2";
-    let row = client.query_one(sql, &[&(at_ms - HOUR_MS), &at_ms]).await?;
+    let row = client.fetch_one(sql, &[&(at_ms - HOUR_MS), &at_ms]).await?;
     let (bytes, first, last): (i64, Option<i64>, Option<i64>) = (row.get(0), row.get(1), row.get(2));
     let (Some(first), Some(last)) = (first, last) else {
         return Ok(&PARTITION_WIDTHS_MS[2..]);
@@ -58,7 +58,7 @@ async fn recent_widths(inner: &PostgresInner, client: &Object, at_ms: i64) -> Re
 /// volume. Another hub may create the same partition concurrently.
 pub(super) async fn ensure_partition(
     inner: &PostgresInner,
-    client: &Object,
+    client: &Client,
     at_ms: i64,
     widths: Option<&[i64]>,
 ) -> Result<(), Error> {
@@ -85,15 +85,13 @@ pub(super) async fn ensure_partition(
             continue;
         }
         let sql = format!(
-            "SET lock_timeout = '{LOCK_TIMEOUT_MS}ms'; \
+            "SET LOCAL lock_timeout = '{LOCK_TIMEOUT_MS}ms'; \
              CREATE TABLE IF NOT EXISTS {} PARTITION OF block_raw FOR VALUES FROM ({}) TO ({})",
             partition_name(&range),
             range.start,
             range.end
         );
-        let created = client.batch_execute(&sql).await;
-        client.batch_execute("RESET lock_timeout").await?;
-        match created {
+        match client.batch_execute(&sql).await {
             Ok(()) => {
                 inner.partitions.lock().unwrap_or_else(PoisonError::into_inner).push(range);
                 return Ok(());
@@ -116,24 +114,22 @@ pub(super) async fn ensure_partition(
 }
 
 /// Time ranges of all partitions.
-async fn list_partitions(client: &Object) -> Result<Vec<Range<i64>>, Error> {
+async fn list_partitions(client: &Client) -> Result<Vec<Range<i64>>, Error> {
     let sql = "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid \
          WHERE i.inhparent = 'block_raw'::regclass";
-    Ok(client.query(sql, &[]).await?.iter().filter_map(|row| parse_partition_name(row.get(0))).collect())
+    Ok(client.fetch_all(sql, &[]).await?.iter().filter_map(|row| parse_partition_name(row.get(0))).collect())
 }
 
 /// Drops empty partitions that end before a time.
-pub(super) async fn drop_empty(inner: &PostgresInner, client: &Object, before_ms: i64) -> Result<(), Error> {
+pub(super) async fn drop_empty(inner: &PostgresInner, client: &Client, before_ms: i64) -> Result<(), Error> {
     let existing = list_partitions(client).await?;
     for range in existing.iter().filter(|range| range.end <= before_ms) {
         let name = partition_name(range);
         let is_empty: bool =
-            client.query_one(&format!("SELECT NOT EXISTS (SELECT 1 FROM {name})"), &[]).await?.get(0);
+            client.fetch_one(&format!("SELECT NOT EXISTS (SELECT 1 FROM {name})"), &[]).await?.get(0);
         if is_empty {
-            let sql = format!("SET lock_timeout = '{LOCK_TIMEOUT_MS}ms'; DROP TABLE {name}");
-            let dropped = client.batch_execute(&sql).await;
-            client.batch_execute("RESET lock_timeout").await?;
-            if let Err(error) = dropped {
+            let sql = format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT_MS}ms'; DROP TABLE {name}");
+            if let Err(error) = client.batch_execute(&sql).await {
                 // A long read, for example a backup, holds the lock. The next vacuum retries.
                 tracing::debug!(%error, name, "failed to drop an empty partition; retrying later");
                 break;
@@ -146,26 +142,24 @@ pub(super) async fn drop_empty(inner: &PostgresInner, client: &Object, before_ms
 
 /// Rewrites partitions that consist mostly of the space of deleted blocks: they have blocks of other hosts and
 /// cannot be dropped. A partition that still receives blocks reuses its space, unless it is too large.
-pub(super) async fn compact(inner: &PostgresInner, client: &Object) -> Result<(), Error> {
+pub(super) async fn compact(inner: &PostgresInner, client: &Client) -> Result<(), Error> {
     let now_ms = inner.clock.wall_ms();
     let max_bytes = i64::try_from(inner.budget_bytes()).unwrap_or(i64::MAX) / MIN_PARTITIONS;
     for range in list_partitions(client).await?.iter() {
         let name = partition_name(range);
         let sql =
             format!("SELECT pg_total_relation_size('{name}'), coalesce(sum(bytes), 0)::bigint FROM {name}");
-        let row = client.query_one(&sql, &[]).await?;
+        let row = client.fetch_one(&sql, &[]).await?;
         let (size, live): (i64, i64) = (row.get(0), row.get(1));
         let min_bytes = if range.end <= now_ms { MIN_COMPACTED_BYTES } else { max_bytes };
         if size < min_bytes || live > size / 2 {
             continue;
         }
-        client.batch_execute(&format!("SET lock_timeout = '{LOCK_TIMEOUT_MS}ms'")).await?;
-        let compacted = client.batch_execute(&format!("VACUUM FULL {name}")).await;
-        client.batch_execute("RESET lock_timeout").await?;
-        if let Err(error) = compacted {
-            // A long read, for example a backup, holds the lock. The next vacuum retries.
+        // A statement of its own, which cannot have a timeout for its lock: a partition that a long read, for example
+        // a backup, has locked is skipped. The next vacuum checks all partitions again.
+        inner.compaction_due.store(true, Ordering::Relaxed);
+        if let Err(error) = client.batch_execute(&format!("VACUUM (FULL, SKIP_LOCKED) {name}")).await {
             tracing::debug!(%error, name, "failed to compact a partition; retrying later");
-            inner.compaction_due.store(true, Ordering::Relaxed);
             break;
         }
     }

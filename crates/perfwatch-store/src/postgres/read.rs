@@ -1,8 +1,8 @@
 //! Statements of each read in PostgreSQL. A segment takes two round trips: the directories of all its blocks,
 //! then the requested parts.
 
-use super::error::unavailable;
 use super::inner::{PostgresInner, REJECT_ABOVE_PERCENT, TARGET_USE_PERCENT};
+use super::statements::{Statements as _, begin_read};
 use crate::block_reader::{BlockFetch, decode_within};
 use crate::error::StoreError;
 use crate::head_payload;
@@ -15,13 +15,12 @@ use crate::read_size::ReadSize;
 use crate::schema::{TABLES, block_table};
 use crate::store::*;
 use crate::write::*;
-use deadpool_postgres::GenericClient;
 use perfwatch_model::{HostId, Shape, ShapeId, StringInterner};
 use perfwatch_tsdb::plan::{PlanSegment, TierState};
 use perfwatch_tsdb::{BlockHeader, FormatError, Projection, Projector, Tier};
 use std::ops::Range;
 use std::sync::Arc;
-use tokio_postgres::{Error, IsolationLevel, Row as SqlRow};
+use tokio_postgres::{Client, Error, Row as SqlRow};
 
 pub(super) async fn head(
     inner: &PostgresInner,
@@ -35,7 +34,7 @@ pub(super) async fn head(
     while rows.len() < limit {
         let sql =
             "SELECT arrival, payload FROM head WHERE hub = $1 AND arrival > $2 ORDER BY arrival LIMIT 1";
-        let row = client.query_opt(sql, &[&inner.hub, &after]).await.map_err(|error| unavailable(&error))?;
+        let row = client.fetch_opt(sql, &[&inner.hub, &after]).await?;
         let Some(row) = row else {
             break;
         };
@@ -45,7 +44,7 @@ pub(super) async fn head(
         let (mut decoded, mut unknown) = decode()?;
         if !unknown.is_empty() {
             // Not cached yet.
-            inner.load_shapes(&client, unknown.into_iter()).await.map_err(|error| unavailable(&error))?;
+            inner.load_shapes(&client, unknown.into_iter()).await?;
             (decoded, unknown) = decode()?;
             head_payload::log_unknown_shapes(after, &unknown);
         }
@@ -55,19 +54,16 @@ pub(super) async fn head(
 }
 
 /// Reads the watermarks; a lock clause holds them until the transaction ends.
-pub(super) async fn retention_watermarks(
-    client: &impl GenericClient,
-    lock: &str,
-) -> Result<RetentionWatermarks, Error> {
-    let rows = client.query(&format!("{WATERMARKS_SQL} {lock}"), &[]).await?;
+pub(super) async fn retention_watermarks(client: &Client, lock: &str) -> Result<RetentionWatermarks, Error> {
+    let rows = client.fetch_all(&format!("{WATERMARKS_SQL} {lock}"), &[]).await?;
     Ok(watermarks_from_rows(rows.iter().map(|row| (row.get(0), row.get(1)))))
 }
 
-async fn state(client: &impl GenericClient, host: HostId) -> Result<TierState, Error> {
+async fn state(client: &Client, host: HostId) -> Result<TierState, Error> {
     let watermarks = retention_watermarks(client, "").await?;
     let host = host.to_bytes().to_vec();
-    let dirty = client.query(DIRTY_SQL, &[&host]).await?;
-    let of_host = client.query(HOST_WATERMARKS_SQL, &[&host]).await?;
+    let dirty = client.fetch_all(DIRTY_SQL, &[&host]).await?;
+    let of_host = client.fetch_all(HOST_WATERMARKS_SQL, &[&host]).await?;
     let of_host = watermarks_from_rows(of_host.iter().map(|row| (row.get(0), row.get(1))));
     Ok(tier_state(watermarks.max(of_host), dirty.iter().map(|row| (row.get(0), row.get(1)))))
 }
@@ -85,7 +81,7 @@ const WHOLE_HEADER: &str = "substring(data FROM 1 FOR header_bytes::int)";
 const FIXED_HEADER: &str = "substring(data FROM 1 FOR 44)";
 
 async fn block_locations(
-    client: &impl GenericClient,
+    client: &Client,
     tier: Tier,
     host: HostId,
     from_ms: i64,
@@ -96,7 +92,7 @@ async fn block_locations(
     let range = BlockRange::new(tier, from_ms, to_ms);
     let host_bytes = host.to_bytes().to_vec();
     let rows =
-        client.query(&sql, &[&host_bytes, &range.min_first_ms, &range.to_ms, &range.min_last_ms]).await?;
+        client.fetch_all(&sql, &[&host_bytes, &range.min_first_ms, &range.to_ms, &range.min_last_ms]).await?;
     let location = |row: &SqlRow| BlockLocation {
         info: BlockInfo {
             id: BlockId(row.get(0)),
@@ -136,10 +132,10 @@ type Fetches = Vec<Result<BlockFetch, FormatError>>;
 /// Reads slices within the budget, and returns them with the remaining budget.
 async fn read_slices(
     inner: &PostgresInner,
-    client: &impl GenericClient,
+    client: &Client,
     query: SliceQuery,
     mut budget: CellBudget,
-) -> Result<Result<(Vec<BlockSlice>, CellBudget), StoreError>, Error> {
+) -> Result<(Vec<BlockSlice>, CellBudget), StoreError> {
     let SliceQuery { tier, host, range, projection } = query;
     let locations = block_locations(client, tier, host, range.0, range.1, WHOLE_HEADER).await?;
     inner.load_shapes(client, locations.iter().map(|location| location.shape)).await?;
@@ -152,21 +148,18 @@ async fn read_slices(
         let fetches: Fetches = locations.iter().zip(&shapes).map(&mut fetch).collect();
         (locations, fetches)
     };
-    let (locations, fetches) = match run_blocking(project).await {
-        Ok(fetches) => fetches,
-        Err(error) => return Ok(Err(error)),
-    };
+    let (locations, fetches) = run_blocking(project).await?;
     let rows = read_parts(client, (tier, host), &locations, &fetches).await?;
     let decode = move || {
         let slices = decode_slices(locations, fetches, &rows, range, &mut budget);
         slices.map(|slices| (slices, budget))
     };
-    Ok(run_blocking(decode).await.and_then(|decoded| decoded))
+    run_blocking(decode).await?
 }
 
 /// Reads the parts of all blocks, in the order of the blocks.
 async fn read_parts(
-    client: &impl GenericClient,
+    client: &Client,
     (tier, host): (Tier, HostId),
     locations: &[BlockLocation],
     fetches: &Fetches,
@@ -194,7 +187,7 @@ async fn read_parts(
         block_table(tier)
     );
     let host = host.to_bytes().to_vec();
-    client.query(&sql, &[&host, &firsts, &ids, &offsets, &lengths, first, last]).await
+    client.fetch_all(&sql, &[&host, &firsts, &ids, &offsets, &lengths, first, last]).await
 }
 
 fn decode_slices(
@@ -222,10 +215,10 @@ fn decode_slices(
 /// Estimates the size of a read from the index of its blocks.
 async fn measure(
     inner: &PostgresInner,
-    client: &impl GenericClient,
+    client: &Client,
     query: &Query,
     plan: &[PlanSegment],
-) -> Result<Result<ReadSize, StoreError>, Error> {
+) -> Result<ReadSize, StoreError> {
     let mut blocks = Vec::new();
     for segment in plan {
         let range = (segment.from_ms, segment.to_ms);
@@ -244,41 +237,29 @@ async fn measure(
         let _ = blocks.iter().all(|(shape, tier, rows)| counter.add(shape, *tier, *rows));
         counter.size()
     };
-    Ok(run_blocking(count).await)
+    run_blocking(count).await
 }
 
 pub(super) async fn read_range(inner: &PostgresInner, query: Query) -> Result<QueryResult, StoreError> {
     let mut client = inner.client().await?;
-    let read = async {
-        // State and blocks are read in one transaction, as of the same point in time.
-        let tx = client
-            .build_transaction()
-            .isolation_level(IsolationLevel::RepeatableRead)
-            .read_only(true)
-            .start()
-            .await?;
-        let mut result = plan_query(&query, state(&tx, query.host).await?);
-        if query.bounds.measure {
-            let size = measure(inner, &tx, &query, &result.plan).await?;
-            return Ok(size.map(|size| QueryResult { size, ..result }));
-        }
-        let mut budget = CellBudget::new(&query.bounds);
-        for segment in &result.plan {
-            let (range, projection) = ((segment.from_ms, segment.to_ms), query.projection.clone());
-            let blocks = SliceQuery { tier: segment.tier, host: query.host, range, projection };
-            match read_slices(inner, &tx, blocks, budget).await? {
-                Ok((slices, remaining)) => {
-                    result.slices.extend(slices);
-                    budget = remaining;
-                }
-                Err(error) => return Ok(Err(error)),
-            }
-        }
-        result.size = budget.size();
-        tx.commit().await?;
-        Ok(Ok(result))
-    };
-    read.await.map_err(|error: Error| unavailable(&error))?
+    // State and blocks are read in one transaction, as of the same point in time.
+    let tx = begin_read(&mut client).await?;
+    let mut result = plan_query(&query, state(tx.client(), query.host).await?);
+    if query.bounds.measure {
+        result.size = measure(inner, tx.client(), &query, &result.plan).await?;
+        return Ok(result);
+    }
+    let mut budget = CellBudget::new(&query.bounds);
+    for segment in &result.plan {
+        let (range, projection) = ((segment.from_ms, segment.to_ms), query.projection.clone());
+        let blocks = SliceQuery { tier: segment.tier, host: query.host, range, projection };
+        let (slices, remaining) = read_slices(inner, tx.client(), blocks, budget).await?;
+        result.slices.extend(slices);
+        budget = remaining;
+    }
+    result.size = budget.size();
+    tx.commit().await?;
+    Ok(result)
 }
 
 pub(super) async fn blocks(
@@ -289,21 +270,13 @@ pub(super) async fn blocks(
     to_ms: i64,
 ) -> Result<Vec<BlockSlice>, StoreError> {
     let mut client = inner.client().await?;
-    let read = async {
-        let tx = client
-            .build_transaction()
-            .isolation_level(IsolationLevel::RepeatableRead)
-            .read_only(true)
-            .start()
-            .await?;
-        let (projection, range) = (Arc::new(Projection::full()), (from_ms, to_ms));
-        let budget = CellBudget::new(&ReadBounds::default());
-        let query = SliceQuery { tier, host, range, projection };
-        let slices = read_slices(inner, &tx, query, budget).await?;
-        tx.commit().await?;
-        Ok(slices.map(|(slices, _)| slices))
-    };
-    read.await.map_err(|error: Error| unavailable(&error))?
+    let tx = begin_read(&mut client).await?;
+    let (projection, range) = (Arc::new(Projection::full()), (from_ms, to_ms));
+    let budget = CellBudget::new(&ReadBounds::default());
+    let query = SliceQuery { tier, host, range, projection };
+    let (slices, _) = read_slices(inner, tx.client(), query, budget).await?;
+    tx.commit().await?;
+    Ok(slices)
 }
 
 pub(super) async fn usage(inner: &PostgresInner) -> Result<DiskUsage, StoreError> {
@@ -319,7 +292,7 @@ pub(super) async fn usage(inner: &PostgresInner) -> Result<DiskUsage, StoreError
          (SELECT coalesce(sum(length(payload)), 0)::bigint FROM head)";
     let tables = TABLES.map(|table| table.name);
     let client = inner.client().await?;
-    let row = client.query_one(sql, &[&tables.as_slice()]).await.map_err(|error| unavailable(&error))?;
+    let row = client.fetch_one(sql, &[&tables.as_slice()]).await?;
     let bytes = |column: usize| row.get::<_, i64>(column).cast_unsigned();
     let (disk_bytes, partition_bytes, head_bytes) = (bytes(0), bytes(1), bytes(5));
     let tier_bytes = [bytes(2), bytes(3), bytes(4)];

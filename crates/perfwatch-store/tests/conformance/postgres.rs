@@ -1,16 +1,45 @@
-//! PostgreSQL only: several hubs, partitions, restarts and backups.
+//! PostgreSQL only: several hubs, partitions, restarts and backups. Most tests run a second time behind a pooler in
+//! transaction mode.
 
 use crate::support::*;
 use perfwatch_model::SystemClock;
 use perfwatch_store::accounts::Account;
 use perfwatch_store::*;
 use perfwatch_testkit::Postgres;
-use perfwatch_tsdb::Tier;
+use perfwatch_tsdb::{CompressionLevel, Table, Tier, block};
 use std::sync::Arc;
 
-#[tokio::test]
-async fn hubs_share_data_but_not_head_and_leases() {
-    let server = postgres_server();
+/// Lists the cases that run at a server, and at a server behind a pooler.
+macro_rules! at_both_servers {
+    ($($case:ident,)+) => {
+        mod direct {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case(&crate::support::postgres_server()).await;
+            })+
+        }
+
+        mod behind_pooler {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case(&crate::support::pooled_server()).await;
+            })+
+        }
+    };
+}
+
+at_both_servers! {
+    hubs_share_data_but_not_head_and_leases,
+    earlier_holders_of_a_lease_write_nothing,
+    jobs_of_ended_hubs_return_to_the_queue,
+    concurrent_startup_migrates_once,
+    schema_versions_are_read_without_a_change,
+    backup_restores_across_engines,
+    empty_partitions_are_dropped,
+    partitions_of_deleted_blocks_are_compacted,
+}
+
+async fn hubs_share_data_but_not_head_and_leases(server: &Postgres) {
     let url = server.database("two_hubs");
     let store: Arc<dyn Store> = Arc::new(connect(&url, "one").await.unwrap());
     crate::run_all_cases(&store).await;
@@ -29,9 +58,7 @@ async fn hubs_share_data_but_not_head_and_leases() {
     }
 }
 
-#[tokio::test]
-async fn earlier_holders_of_a_lease_write_nothing() {
-    let server = postgres_server();
+async fn earlier_holders_of_a_lease_write_nothing(server: &Postgres) {
     let url = server.database("leases");
     let [first, second] = [connect(&url, "one").await.unwrap(), connect(&url, "two").await.unwrap()];
     let task = LeasedTask::HistoryMaintenance;
@@ -65,9 +92,7 @@ async fn earlier_holders_of_a_lease_write_nothing() {
     assert_eq!(watermark_ms().await, T0);
 }
 
-#[tokio::test]
-async fn jobs_of_ended_hubs_return_to_the_queue() {
-    let server = postgres_server();
+async fn jobs_of_ended_hubs_return_to_the_queue(server: &Postgres) {
     let url = server.database("ended_hubs");
     let [first, second] = [connect(&url, "one").await.unwrap(), connect(&url, "two").await.unwrap()];
     let claim = "INSERT INTO collection_job (server, trigger, state, run_at_ms, attempts, hub, lease_id, leased_until_ms) \
@@ -88,9 +113,7 @@ async fn jobs_of_ended_hubs_return_to_the_queue() {
     assert_eq!(hubs(), "hub two");
 }
 
-#[tokio::test]
-async fn concurrent_startup_migrates_once() {
-    let server = postgres_server();
+async fn concurrent_startup_migrates_once(server: &Postgres) {
     let url = server.database("concurrent_startup");
     let starts = (0..4).map(|n| {
         let url = url.clone();
@@ -101,9 +124,7 @@ async fn concurrent_startup_migrates_once() {
     }
 }
 
-#[tokio::test]
-async fn schema_versions_are_read_without_a_change() {
-    let server = postgres_server();
+async fn schema_versions_are_read_without_a_change(server: &Postgres) {
     let url = server.database("schema_versions");
     let read = || PostgresStore::schema_versions(&url, Arc::new(SystemClock::new()));
     assert_eq!(read().await.unwrap().current, None);
@@ -116,9 +137,7 @@ async fn schema_versions_are_read_without_a_change() {
     assert!(missing.unwrap_err().to_string().contains("does not exist"));
 }
 
-#[tokio::test]
-async fn backup_restores_across_engines() {
-    let server = postgres_server();
+async fn backup_restores_across_engines(server: &Postgres) {
     let store: Arc<dyn Store> = Arc::new(connect(&server.database("source"), "one").await.unwrap());
     crate::run_all_cases(&store).await;
     let folder = tempfile::tempdir().unwrap();
@@ -170,9 +189,7 @@ async fn database_restart_is_survived() {
     assert_eq!(head_seqs(&store).await, [1, 3]);
 }
 
-#[tokio::test]
-async fn empty_partitions_are_dropped() {
-    let server = postgres_server();
+async fn empty_partitions_are_dropped(server: &Postgres) {
     let store = connect(&server.database("partitions"), "one").await.unwrap();
     let (id, shape) = (host(1).id, shape(&["x"]));
     const DAY: i64 = 24 * HOUR;
@@ -196,4 +213,35 @@ async fn empty_partitions_are_dropped() {
     let (_, block) = raw_block(id, &shape, 0..60, first);
     store.commit(vec![Write::PutBlock(Tier::Raw, id, shape.clone(), block)].into()).await.unwrap();
     assert_eq!(store.read_blocks(Tier::Raw, id, first, first + HOUR).await.unwrap().len(), 1);
+}
+
+async fn partitions_of_deleted_blocks_are_compacted(server: &Postgres) {
+    let store = connect(&server.database("compaction"), "one").await.unwrap();
+    let names: Vec<&'static str> = (0..400).map(|n| &*format!("metric.{n}").leak()).collect();
+    let (shape, from_ms) = (shape(&names), T0 / DAY * DAY);
+    // Values that cannot be compressed: 12 blocks of the same day, more than the minimum size of a compaction.
+    let put = async |number: u8| {
+        let mut generator = fastrand::Rng::with_seed(number.into());
+        let rows: Vec<_> = (0..200)
+            .map(|seq| {
+                let mut snapshot =
+                    (*row(host(number).id, &shape, seq, from_ms + seq.cast_signed()).snapshot).clone();
+                snapshot.values.fill_with(|| generator.i64(0..1 << 50));
+                Arc::new(snapshot)
+            })
+            .collect();
+        let block = block::encode(&Table::from_snapshots(&rows).remove(0), CompressionLevel::Fast);
+        store.commit(vec![Write::PutBlock(Tier::Raw, host(number).id, shape.clone(), block)].into()).await
+    };
+    for number in 0..12 {
+        put(number).await.unwrap();
+    }
+    for block in as_dyn(&store).oldest_blocks(Tier::Raw, T0 + DAY, 11).await.unwrap() {
+        let delete = Write::AdvanceHostWatermark(Tier::Raw, block.host, from_ms + DAY);
+        store.commit(vec![delete, Write::DropBlock(block)].into()).await.unwrap();
+    }
+    let before = store.disk_usage().await.unwrap().disk_bytes;
+    store.vacuum(0).await.unwrap();
+    let after = store.disk_usage().await.unwrap();
+    assert!(after.disk_bytes < before / 2 && after.tier_bytes[0] > 0, "{before} {after:?}");
 }

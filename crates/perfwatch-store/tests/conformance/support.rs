@@ -131,15 +131,27 @@ pub(crate) async fn assert_conflict(store: &dyn Store, add_writes: impl FnOnce(&
     assert_eq!(commit(store, add_writes).await, Err(CommitError::Conflict));
 }
 
-/// A server that concurrent tests share. It is killed when the last of them drops it.
-pub(crate) fn postgres_server() -> Arc<Postgres> {
-    static SERVER: Mutex<Weak<Postgres>> = Mutex::new(Weak::new());
-    let mut server = SERVER.lock().unwrap_or_else(PoisonError::into_inner);
+type SharedServer = Mutex<Weak<Postgres>>;
+
+fn share(server: &SharedServer, start: fn() -> Postgres) -> Arc<Postgres> {
+    let mut server = server.lock().unwrap_or_else(PoisonError::into_inner);
     server.upgrade().unwrap_or_else(|| {
-        let started = Arc::new(Postgres::start());
+        let started = Arc::new(start());
         *server = Arc::downgrade(&started);
         started
     })
+}
+
+/// A server that concurrent tests share. It is killed when the last of them drops it.
+pub(crate) fn postgres_server() -> Arc<Postgres> {
+    static SERVER: SharedServer = Mutex::new(Weak::new());
+    share(&SERVER, Postgres::start)
+}
+
+/// A server behind a pooler in transaction mode, shared in the same way.
+pub(crate) fn pooled_server() -> Arc<Postgres> {
+    static SERVER: SharedServer = Mutex::new(Weak::new());
+    share(&SERVER, Postgres::start_behind_pooler)
 }
 
 pub(crate) async fn connect(url: &str, hub: &str) -> Result<PostgresStore, StoreError> {
