@@ -8,9 +8,10 @@ use perfwatch_http::base_path::RESERVED_SEGMENTS;
 use perfwatch_http::listener::{ConnectionTimeouts, ListenerConfig, TlsFiles};
 use perfwatch_http::public_address::PublicUrl;
 use perfwatch_http::rate_limit::RateLimitConfig;
+use perfwatch_live::live_stream::check_url;
 use perfwatch_model::outbound::OutboundPolicy;
 use perfwatch_settings::ConfiguredSettings;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -56,7 +57,7 @@ pub struct HubConfig {
     pub max_connections: usize,
     /// Maximum number of open connections of one address.
     pub max_connections_per_address: usize,
-    /// Redis shared by several hubs: `redis://:password@host:6379/0`.
+    /// Redis shared by several hubs: `redis://:password@host:6379/0`, or `redis+sentinel://…`.
     pub redis: Option<SecretString>,
     /// Keys that encrypt secrets at rest: the first encrypts, all decrypt.
     pub secret_keys: EncryptionKeys,
@@ -191,6 +192,10 @@ impl HubConfig {
             return Err(HubConfigError { key: "shutdown_delay", message });
         }
         self.history.validate().map_err(|(key, message)| HubConfigError { key, message })?;
+        if let Some(url) = &self.redis {
+            check_url(url.expose_secret())
+                .map_err(|error| HubConfigError { key: "redis", message: error.to_string() })?;
+        }
         if let Some(interval) = self.interval
             && !(Duration::from_millis(250)..=Duration::from_secs(3600)).contains(&interval)
         {

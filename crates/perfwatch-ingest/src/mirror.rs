@@ -7,7 +7,7 @@
 
 use crate::mirror_payload::{self, MirroredBatch};
 use crate::pipeline::{Pipeline, PipelineDeps};
-use perfwatch_live::live_stream::{LiveStream, StreamEntry, StreamReader, StreamWriter};
+use perfwatch_live::live_stream::{self, LiveStream, StreamEntry, StreamReader, StreamWriter};
 use perfwatch_live::{Lagged, LiveReceiver, PublishedSnapshot};
 use perfwatch_model::validation::validate_snapshot;
 use perfwatch_model::wire::{self, WireError};
@@ -31,6 +31,8 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 const MAX_QUEUED_ROWS: usize = 300_000;
 /// Maximum number of queued rows that are not decoded again when they are sent.
 const MAX_DECODED_ROWS: usize = 1_024;
+/// Time between checks whether Sentinel made another server the primary.
+const PRIMARY_CHECK_PERIOD: Duration = Duration::from_secs(5);
 /// Time after which a shape is made available again.
 const SHAPE_REPEAT_PERIOD: Duration = Duration::from_secs(600);
 /// Time between removals of rows that other hubs sealed.
@@ -203,6 +205,9 @@ impl Mirror {
         shapes: &mut HashMap<ShapeId, Duration>,
         rows: Vec<QueuedRow>,
     ) -> Result<(), String> {
+        if writer.take_if(|writer| self.stream.is_outdated(writer)).is_some() {
+            shapes.clear();
+        }
         let writer = match writer {
             Some(writer) => writer,
             None => writer.insert(self.stream.writer().await.map_err(|error| error.to_string())?),
@@ -246,7 +251,10 @@ impl Mirror {
     async fn receive_all(&self) {
         let (mut position, mut is_failing) = (None, false);
         loop {
-            let error = self.receive(&mut position, &mut is_failing).await;
+            let error = tokio::select! {
+                error = self.receive(&mut position, &mut is_failing) => error,
+                () = self.primary_moved() => "Sentinel made another server the primary".to_owned(),
+            };
             self.deps().metrics.cache.redis_errors.inc();
             if !is_failing {
                 tracing::warn!(error, "failed to receive live data of other hubs");
@@ -256,15 +264,27 @@ impl Mirror {
         }
     }
 
+    /// Waits until another server is the primary.
+    async fn primary_moved(&self) {
+        loop {
+            tokio::time::sleep(PRIMARY_CHECK_PERIOD).await;
+            if self.stream.has_moved().await {
+                return;
+            }
+        }
+    }
+
     /// Receives until an error of Redis, which it returns.
     async fn receive(&self, position: &mut Option<String>, is_failing: &mut bool) -> String {
         let mut reader = match self.stream.reader().await {
             Ok(reader) => reader,
             Err(error) => return error.to_string(),
         };
+        // Snapshots that were received before are recognized.
+        *position = position.take().map(|position| live_stream::rewind(&position));
         loop {
-            let after = match position.take() {
-                Some(after) => after,
+            let after = match position {
+                Some(after) => after.clone(),
                 None => match reader.start_of_window().await {
                     Ok(start) => start,
                     Err(error) => return error.to_string(),

@@ -5,11 +5,12 @@
 //! shown. If Redis is unavailable, each hub uses its local entries.
 
 use crate::redis_site::RedisSite;
-pub use crate::redis_site::RedisUrlError;
+pub use crate::redis_url_error::RedisUrlError;
 use perfwatch_model::Clock;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::AsyncConnectionConfig;
+use redis::aio::MultiplexedConnection;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::HashMap;
@@ -19,6 +20,8 @@ use std::time::Duration;
 
 /// Timeout of Redis connections and commands.
 const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
+/// Timeout of a command that opens a connection first, for which it may have to find the server or wait for others.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Time without Redis commands after a failure (circuit breaker).
 const BREAKER_COOLDOWN_PERIOD: Duration = Duration::from_secs(5);
 /// Maximum number of entries in local memory.
@@ -59,7 +62,9 @@ pub struct Cache {
 struct RedisBackend {
     site: RedisSite,
     /// `None` after a failure: the next command opens a new connection.
-    connection: Mutex<Option<ConnectionManager>>,
+    connection: Mutex<Option<MultiplexedConnection>>,
+    /// Held while a connection is opened: of concurrent commands, only the first opens one.
+    opening: tokio::sync::Mutex<()>,
     /// End of the cooldown in milliseconds of the monotonic clock; 0 while Redis is available.
     open_until_ms: AtomicU64,
 }
@@ -92,6 +97,7 @@ impl Cache {
         let redis = site.map(|site| RedisBackend {
             site,
             connection: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
             open_until_ms: AtomicU64::new(0),
         });
         Ok(Self { clock, metrics, local: Mutex::default(), redis })
@@ -192,44 +198,51 @@ impl Cache {
 impl RedisBackend {
     /// Claims the attempt after a cooldown: of concurrent commands, only the first tries Redis.
     fn claim_probe(&self, open_until_ms: u64, now_ms: u64) -> bool {
-        let next_ms = now_ms + to_ms(REDIS_TIMEOUT);
+        let next_ms = now_ms + to_ms(ATTEMPT_TIMEOUT);
         let exchange =
             self.open_until_ms.compare_exchange(open_until_ms, next_ms, Ordering::Relaxed, Ordering::Relaxed);
         exchange.is_ok()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<ConnectionManager>> {
+    fn lock(&self) -> MutexGuard<'_, Option<MultiplexedConnection>> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs a command once. After a failure the connection is dropped: it may hang, or Redis may have
-    /// rejected its authentication.
+    /// Runs a command once. After a failure the connection is dropped: it may hang, Redis may have rejected its
+    /// authentication, or the server may be the primary no longer.
     async fn execute<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, (String, Attempt)> {
-        let (mut connection, attempt) =
-            self.connection().map_err(|error| (error.to_string(), Attempt::Fresh))?;
-        let query = command.query_async::<T>(&mut connection);
-        let failure = match tokio::time::timeout(REDIS_TIMEOUT, query).await {
-            Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) if error.is_timeout() => (error.to_string(), Attempt::Fresh),
-            Ok(Err(error)) => (error.to_string(), attempt),
-            Err(_) => ("command timed out".to_owned(), Attempt::Fresh),
+        let attempt = async {
+            let (mut connection, attempt) =
+                self.connection().await.map_err(|error| (error.to_string(), Attempt::Fresh))?;
+            match command.query_async::<T>(&mut connection).await {
+                Ok(value) => Ok(value),
+                Err(error) if error.is_timeout() => Err((error.to_string(), Attempt::Fresh)),
+                Err(error) => Err((error.to_string(), attempt)),
+            }
         };
-        self.lock().take();
-        Err(failure)
+        let result = tokio::time::timeout(ATTEMPT_TIMEOUT, attempt).await;
+        let result = result.unwrap_or_else(|_| Err(("command timed out".to_owned(), Attempt::Fresh)));
+        if result.is_err() {
+            self.lock().take();
+        }
+        result
     }
 
     /// Current connection, or a new connection.
-    fn connection(&self) -> redis::RedisResult<(ConnectionManager, Attempt)> {
-        let mut current = self.lock();
-        if let Some(connection) = &*current {
+    async fn connection(&self) -> redis::RedisResult<(MultiplexedConnection, Attempt)> {
+        if let Some(connection) = &*self.lock() {
             return Ok((connection.clone(), Attempt::Reused));
         }
-        let config = ConnectionManagerConfig::new()
+        let _opening = self.opening.lock().await;
+        if let Some(connection) = &*self.lock() {
+            return Ok((connection.clone(), Attempt::Fresh));
+        }
+        let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(REDIS_TIMEOUT))
-            .set_response_timeout(Some(REDIS_TIMEOUT))
-            .set_number_of_retries(1);
-        let connection = ConnectionManager::new_lazy_with_config(self.site.client.clone(), config)?;
-        Ok((current.insert(connection).clone(), Attempt::Fresh))
+            .set_response_timeout(Some(REDIS_TIMEOUT));
+        let (connection, _) = self.site.connect(&config).await?;
+        *self.lock() = Some(connection.clone());
+        Ok((connection, Attempt::Fresh))
     }
 }
 
@@ -238,6 +251,7 @@ mod tests {
     use super::*;
     use perfwatch_model::{ManualClock, SystemClock};
     use perfwatch_testkit::redis::Redis;
+    use perfwatch_testkit::redis_sentinel::RedisSentinel;
     use redis::Client;
 
     const MINUTE: Duration = Duration::from_secs(60);
@@ -323,6 +337,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn cache_follows_the_primary_of_sentinels() {
+        let mut redis = RedisSentinel::start(None);
+        let clock = Arc::new(SystemClock::new());
+        let open =
+            || Cache::open(Some(&redis.url()), "site", clock.clone(), CacheMetrics::default()).unwrap();
+        let (first, second) = (open(), open());
+        first.put("before", &1, MINUTE).await;
+        assert_eq!(second.get::<i32>(&keys(&["before"])).await, [Some(1)]);
+        // A sentinel is down, too.
+        redis.kill_sentinel(0);
+        redis.kill_primary();
+        first.put("local", &2, MINUTE).await;
+        assert_eq!(first.metrics.redis_errors.get(), 1);
+        let failover = async {
+            while second.get::<i32>(&keys(&["after"])).await != [Some(3)] {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                end_cooldown(&first);
+                end_cooldown(&second);
+                first.put("after", &3, MINUTE).await;
+            }
+        };
+        tokio::time::timeout(MINUTE, failover).await.unwrap();
+    }
+
+    #[tokio::test]
     async fn redis_reconnects_after_auth_error() {
         let redis = Redis::start();
         let url = redis.url() + "?pass=hunter2";
@@ -331,7 +370,8 @@ mod tests {
         // Redis has no password and rejects the authentication.
         cache.put("a", &1, MINUTE).await;
         assert_eq!(cache.metrics.redis_errors.get(), 1);
-        let mut connection = ConnectionManager::new(Client::open(redis.url()).unwrap()).await.unwrap();
+        let client = Client::open(redis.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
         let set = redis::cmd("CONFIG").arg(&["SET", "requirepass", "hunter2"]).to_owned();
         set.query_async::<()>(&mut connection).await.unwrap();
         end_cooldown(&cache);
@@ -345,7 +385,7 @@ mod tests {
             let clock = Arc::new(ManualClock::starting_at(0));
             let result = Cache::open(Some(url), "site", clock, CacheMetrics::default());
             let error = result.err().unwrap().to_string();
-            assert!(error.starts_with("invalid Redis URL; expected "), "{error}");
+            assert!(error.starts_with("invalid Redis URL: ") && error.contains("; expected "), "{error}");
             assert!(!error.contains("hunter2"), "{error}");
         }
     }

@@ -3,13 +3,15 @@
 //! with what it missed within the recent window. Lost entries are no lost data: the history is in the store.
 
 use crate::redis_site::RedisSite;
-pub use crate::redis_site::RedisUrlError;
+pub use crate::redis_site::check_url;
+pub use crate::redis_url_error::RedisUrlError;
 use perfwatch_model::limits;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisError};
 use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Timeout of connections and commands, apart from the time in which a read waits for entries.
@@ -55,14 +57,22 @@ impl LiveStreamMetrics {
     }
 }
 
+/// Time that a reader goes back when it connects again. A new primary may lack the newest entries of the previous one, and
+/// its clock may be behind.
+const REWIND_MS: i64 = 10_000;
+
 /// Stream of an installation in Redis.
 pub struct LiveStream {
     site: RedisSite,
+    /// Address of the primary that was connected last; empty without sentinels.
+    primary: Mutex<String>,
 }
 
 /// Connection that appends entries.
 pub struct StreamWriter {
     connection: MultiplexedConnection,
+    /// Address of the primary; empty without sentinels.
+    primary: String,
     prefix: String,
     /// Time of the newest entry by the clock of Redis, Unix milliseconds; 0 before the first.
     newest_ms: i64,
@@ -93,15 +103,20 @@ impl LiveStream {
     /// # Errors
     /// Returns [`RedisUrlError`] if the URL is invalid.
     pub fn open(redis_url: &str, site: &str) -> Result<Self, RedisUrlError> {
-        Ok(Self { site: RedisSite::open(redis_url, site)? })
+        Ok(Self { site: RedisSite::open(redis_url, site)?, primary: Mutex::default() })
     }
 
     /// Opens a connection.
-    async fn connect(&self, response_timeout: Duration) -> Result<MultiplexedConnection, RedisError> {
+    async fn connect(
+        &self,
+        response_timeout: Duration,
+    ) -> Result<(MultiplexedConnection, String), RedisError> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(REDIS_TIMEOUT))
             .set_response_timeout(Some(response_timeout));
-        self.site.client.get_multiplexed_async_connection_with_config(&config).await
+        let (connection, primary) = self.site.connect(&config).await?;
+        self.lock_primary().clone_from(&primary);
+        Ok((connection, primary))
     }
 
     /// Opens a connection that appends.
@@ -109,8 +124,8 @@ impl LiveStream {
     /// # Errors
     /// Returns the error of Redis.
     pub async fn writer(&self) -> Result<StreamWriter, RedisError> {
-        let connection = self.connect(REDIS_TIMEOUT).await?;
-        Ok(StreamWriter { connection, prefix: self.site.prefix.clone(), newest_ms: 0 })
+        let (connection, primary) = self.connect(REDIS_TIMEOUT).await?;
+        Ok(StreamWriter { connection, primary, prefix: self.site.prefix.clone(), newest_ms: 0 })
     }
 
     /// Opens a connection that reads.
@@ -118,9 +133,32 @@ impl LiveStream {
     /// # Errors
     /// Returns the error of Redis.
     pub async fn reader(&self) -> Result<StreamReader, RedisError> {
-        let connection = self.connect(REDIS_TIMEOUT + READ_TIMEOUT).await?;
+        let (connection, _) = self.connect(REDIS_TIMEOUT + READ_TIMEOUT).await?;
         Ok(StreamReader { connection, prefix: self.site.prefix.clone() })
     }
+}
+
+impl LiveStream {
+    fn lock_primary(&self) -> MutexGuard<'_, String> {
+        self.primary.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns whether a connection that was opened later leads to another primary.
+    pub fn is_outdated(&self, writer: &StreamWriter) -> bool {
+        *self.lock_primary() != writer.primary
+    }
+
+    /// Returns whether the sentinels name another primary than the one that was connected last. A primary that is cut off
+    /// from them may still respond.
+    pub async fn has_moved(&self) -> bool {
+        self.site.primary().await.is_some_and(|primary| *self.lock_primary() != primary)
+    }
+}
+
+/// Position before the entries that a reader may have missed when it lost its connection.
+pub fn rewind(position: &str) -> String {
+    let ms: i64 = position.split('-').next().and_then(|ms| ms.parse().ok()).unwrap_or_default();
+    format!("{}-0", (ms - REWIND_MS).max(0))
 }
 
 fn shape_key(prefix: &str, id: [u8; 16]) -> String {
@@ -193,5 +231,46 @@ impl StreamReader {
     /// Returns the error of Redis.
     pub async fn shape(&mut self, id: [u8; 16]) -> Result<Option<Vec<u8>>, RedisError> {
         redis::cmd("GET").arg(shape_key(&self.prefix, id)).query_async(&mut self.connection).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use perfwatch_testkit::redis_sentinel::RedisSentinel;
+
+    #[test]
+    fn positions_are_rewound_to_the_start_at_most() {
+        assert_eq!(rewind("1700000010000-7"), "1700000000000-0");
+        assert_eq!(rewind("9-1"), "0-0");
+        assert_eq!(rewind(""), "0-0");
+    }
+
+    #[tokio::test]
+    async fn stream_notices_that_the_primary_moved() {
+        let redis = RedisSentinel::start(None);
+        let stream = LiveStream::open(&redis.url(), "site").unwrap();
+        let (mut writer, mut reader) = (stream.writer().await.unwrap(), stream.reader().await.unwrap());
+        writer.append("hub", b"1").await.unwrap();
+        let position = reader.read("0-0").await.unwrap().remove(0).id;
+        assert!(!stream.has_moved().await && !stream.is_outdated(&writer));
+        redis.switch_primary();
+        let moved = async {
+            while !stream.has_moved().await {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), moved).await.unwrap();
+        // The earlier primary may respond as the primary for some time.
+        let mut reader = stream.reader().await.unwrap();
+        assert!(stream.is_outdated(&writer) && !stream.has_moved().await);
+        let mut writer = stream.writer().await.unwrap();
+        assert!(!stream.is_outdated(&writer));
+        writer.append("hub", b"2").await.unwrap();
+        let payloads = async |reader: &mut StreamReader, after: &str| -> Vec<Vec<u8>> {
+            reader.read(after).await.unwrap().into_iter().map(|entry| entry.payload).collect()
+        };
+        assert_eq!(payloads(&mut reader, &position).await, [b"2"]);
+        assert_eq!(payloads(&mut reader, &rewind(&position)).await, [b"1", b"2"]);
     }
 }

@@ -8,6 +8,7 @@ mod pgbouncer;
 mod postgres;
 pub mod recorder;
 pub mod redis;
+pub mod redis_sentinel;
 pub mod sshd;
 
 pub use corruption::{Mutation, corrupt};

@@ -150,6 +150,9 @@ mod tests {
             ("hub.store", "postgres://db/perfwatch?user=perfwatch&password=secret", true),
             ("hub.redis", "redis://:secret@cache:6379", true),
             ("hub.redis", "redis://cache:6379", false),
+            ("hub.redis", "redis+sentinel://:secret@a:26379,b:26379/cache", true),
+            ("hub.redis", "redis+sentinel://a,b/cache?sentinel_password=secret", true),
+            ("hub.redis", "redis+sentinel://a:26379,b:26379/cache", false),
             ("hub.store", "file:/run/secrets/store?password=x", false),
             ("hub.store", "", false),
         ] {

@@ -105,8 +105,9 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ),
     (
         "hub.redis",
-        "Redis shared by several hubs: `redis://:password@host:6379/0`, `rediss://…` for \
-         TLS, or `file:PATH`; empty for a single hub. Losing Redis loses no data.",
+        "Redis shared by several hubs: `redis://:password@host:6379/0`, \
+         `redis+sentinel://:password@host:26379,host:26379/SERVICE/0` for Redis Sentinel, `rediss://…` and \
+         `rediss+sentinel://…` for TLS, or `file:PATH`; empty for a single hub. Losing Redis loses no data.",
     ),
     ("hub.agentless.workers", "Concurrent SSH collections."),
     ("hub.interval", "Interval requested from agents; empty: each agent uses its own."),

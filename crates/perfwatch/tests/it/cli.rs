@@ -55,6 +55,17 @@ fn capture_round_trips_without_secrets() {
 }
 
 #[test]
+fn redis_url_is_checked_at_the_start() {
+    let output = run(&["hub", "--redis", "redis+sentinel://:hunter2@a:26379"]);
+    let error = text(&output.stderr);
+    assert!(
+        !output.status.success() && error.contains("redis: invalid Redis URL: no name of a service"),
+        "{error}"
+    );
+    assert!(!error.contains("hunter2"), "{error}");
+}
+
+#[test]
 fn configuration_errors_are_one_line() {
     for (args, expected) in [
         (

@@ -15,7 +15,7 @@ fn start(folder: &Path, store: &str, redis: &Redis) -> TestHub {
     TestHub::start_with(folder, &["hub", "--listen", "127.0.0.1:0", "--store", store, "--redis", &url])
 }
 
-fn send(hub: &TestHub, usage: f64) {
+pub(crate) fn send(hub: &TestHub, usage: f64) {
     let body = json!({ "host": "web", "timestamp": now_ms(), "interval_ms": 1_000, "cpu": { "usage": usage },
                        "processes": { "top": [{ "pid": 1, "name": "init" }] } });
     let response = hub.post_json(&body);
@@ -25,7 +25,7 @@ fn send(hub: &TestHub, usage: f64) {
 }
 
 /// Values of the recent window of a hub.
-fn recent(hub: &TestHub) -> Vec<f64> {
+pub(crate) fn recent(hub: &TestHub) -> Vec<f64> {
     let response = hub.get("/api/metrics/recent?host=web&metric=cpu.usage");
     values(&response, "/series/0/values")
 }

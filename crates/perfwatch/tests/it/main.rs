@@ -46,6 +46,7 @@ mod private_files;
 mod proxies;
 mod queries;
 mod reads;
+mod redis_sentinel;
 mod replay;
 mod rights;
 mod rolling_update;
