@@ -77,6 +77,8 @@ pub struct LocalRoot {
     sysfs: PathBuf,
     rootfs: PathBuf,
     is_relocated: bool,
+    /// Whether the kernel itself writes `loadavg`. Containers of LXC may have one that LXCFS writes every few seconds.
+    has_kernel_loadavg: bool,
     pub(crate) open_files: OpenFiles,
     listing: Mutex<ProcessListing>,
 }
@@ -86,6 +88,7 @@ impl LocalRoot {
     pub fn new(procfs: &Path, sysfs: &Path, rootfs: &Path) -> Self {
         Self {
             is_relocated: procfs != Path::new("/proc"),
+            has_kernel_loadavg: is_on_procfs(&procfs.join("loadavg")),
             procfs: procfs.to_owned(),
             sysfs: sysfs.to_owned(),
             rootfs: rootfs.to_owned(),
@@ -116,9 +119,9 @@ impl LocalRoot {
         }
     }
 
-    /// Counts of threads; `None` if they are those of a container and the processes are those of its host.
+    /// Counts of threads; `None` if they are not those of the listed processes at this time.
     fn thread_counts(&self) -> Option<ThreadCounts> {
-        if self.is_relocated {
+        if self.is_relocated || !self.has_kernel_loadavg {
             return None;
         }
         let mut buffer = Vec::new();
@@ -171,6 +174,11 @@ fn resolve_in_root(root: &Path, path: &Path) -> PathBuf {
         }
     }
     root.join(resolved)
+}
+
+/// Returns whether a file is of the kernel's own procfs, and not of another file system that is mounted over it.
+fn is_on_procfs(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type == rustix::fs::PROC_SUPER_MAGIC)
 }
 
 impl Source for LocalRoot {
@@ -260,6 +268,14 @@ impl Source for LocalRoot {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn loadavg_of_another_file_system_has_no_thread_counts() {
+        let counts = |procfs: &Path| LocalRoot::new(procfs, "/sys".as_ref(), "/".as_ref()).has_kernel_loadavg;
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("loadavg"), "0.20 0.18 0.12 1/80 11206\n").unwrap();
+        assert!(counts("/proc".as_ref()) && !counts(folder.path()));
+    }
 
     #[test]
     fn relocated_root_reads_host_namespaces() {

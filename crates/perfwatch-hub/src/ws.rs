@@ -334,7 +334,8 @@ impl Connection {
 
     /// Returns whether every message combines snapshots of several hosts.
     fn combines_hosts(&self) -> bool {
-        self.full_snapshots == FullSnapshots::Off && !self.subscriptions.values().any(Subscription::has_single_host)
+        self.full_snapshots == FullSnapshots::Off
+            && !self.subscriptions.values().any(Subscription::has_single_host)
     }
 
     async fn send_snapshot(&mut self, published: Arc<PublishedSnapshot>) -> Result<(), CloseReason> {
