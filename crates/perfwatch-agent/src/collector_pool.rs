@@ -146,7 +146,7 @@ impl ScheduledCollector {
             && self.last_start.is_none_or(|last_start| now + tolerance >= last_start + interval)
     }
 
-    /// Returns whether the last run took so long that others should not wait for the next.
+    /// Returns whether others should not wait for the next run, because the last one was slow.
     fn is_slow(&self) -> bool {
         self.last.as_ref().is_some_and(|last| last.duration >= STALL_TIMEOUT)
     }

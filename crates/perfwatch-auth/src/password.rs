@@ -1,4 +1,4 @@
-//! Password hashing by argon2id (RFC 9106) on threads of its own.
+//! Password hashing by argon2id (RFC 9106) on separate threads.
 
 use crate::error::AuthError;
 use crate::hash_threads;

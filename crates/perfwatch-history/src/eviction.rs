@@ -1,7 +1,7 @@
 //! Shares of the disk budget: above an equal share, the largest host gives first. Hosts that an account or a token
 //! created lately have the share of a single host together.
 //!
-//! A host that is above its share has retention watermarks of its own. Its oldest data is deleted past them as
+//! A host that is above its share has separate retention watermarks. Its oldest data is deleted past them as
 //! retention deletes the data of all hosts: detail first, and only after its roll-up.
 
 use super::History;

@@ -1,5 +1,5 @@
 //! Times for which requests occupy a serving thread without a pause, and delays of a task that the serving
-//! threads have to run in time. Every other request of the thread waits meanwhile, so that a long poll is a
+//! threads have to run in time. Every other request of the thread waits for it, so that a long poll is a
 //! fault of the hub: such work belongs to the worker pool.
 
 use axum::body::{Body, Bytes};

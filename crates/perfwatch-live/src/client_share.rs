@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(one.pace_message(0, 2 * second), Duration::ZERO);
     }
 
-    /// Review of the shares: the pace of an account started anew when it closed its last socket.
+    /// Review of the shares: the pace of an account started again when it closed its last socket.
     #[test]
     fn pace_outlives_the_clients_of_an_account() {
         let shares = ClientShares::default();

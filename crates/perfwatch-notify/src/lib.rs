@@ -90,7 +90,7 @@ pub struct ChannelNotifier {
 }
 
 impl ChannelNotifier {
-    /// Notifier with one HTTP client for all channels, a worker pool of its own, and no refused addresses.
+    /// Notifier with one HTTP client for all channels, a separate worker pool, and no refused addresses.
     pub fn new() -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let workers = Arc::new(WorkerPool::new(clock, PoolConfig::default()));

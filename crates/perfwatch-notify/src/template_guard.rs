@@ -88,7 +88,7 @@ fn check_source(source: &str) -> Result<(), Error> {
                 return Err(too_complex("the variable self is not available".to_owned()));
             }
             Token::Ident("elif") if is_tag_start => elifs += 1,
-            // `set` may have an end or not, and nests nothing by itself.
+            // `set` may have an end or not, and nests nothing.
             Token::Ident(name) if is_tag_start && BLOCKS.contains(&name) => depth += 1,
             Token::Ident(name) if is_tag_start && name.starts_with("end") => depth = depth.saturating_sub(1),
             _ => {}

@@ -20,7 +20,7 @@ function start() {
     (name: string) =>
     (...values: unknown[]) =>
       events.push([name, ...values])
-  const handlers = { hold: vi.fn(), cursor: log('cursor'), pick: log('pick'), zoom: log('zoom'), pan: log('pan') }
+  const handlers = { press: vi.fn(), cursor: log('cursor'), pick: log('pick'), zoom: log('zoom'), pan: log('pan') }
   const hooks = pointerHooks(handlers as never)
   hooks.ready(plot as never)
   const touch = (type: string, x: number, y = 10) => {
@@ -29,7 +29,7 @@ function start() {
     over.dispatchEvent(event)
     return event.defaultPrevented
   }
-  return { over, plot, hooks, events, touch, hold: handlers.hold }
+  return { over, plot, hooks, events, touch, press: handlers.press }
 }
 
 beforeEach(() => void vi.useFakeTimers())
@@ -95,17 +95,17 @@ it('the click at the end of a selection pins no time', () => {
 })
 
 it('holds the chart while a button or a finger is down', () => {
-  const { over, hold, touch } = start()
+  const { over, press, touch } = start()
   over.dispatchEvent(new MouseEvent('mousedown'))
-  expect(hold.mock.lastCall).toEqual([true])
+  expect(press.mock.lastCall).toEqual([true])
   // The button is released outside the chart.
   window.dispatchEvent(new MouseEvent('mouseup'))
-  expect(hold.mock.lastCall).toEqual([false])
+  expect(press.mock.lastCall).toEqual([false])
   touch('touchstart', 50)
-  expect(hold.mock.lastCall).toEqual([true])
+  expect(press.mock.lastCall).toEqual([true])
   const end = Object.assign(new Event('touchend'), { touches: [] })
   over.dispatchEvent(end)
-  expect(hold.mock.lastCall).toEqual([false])
+  expect(press.mock.lastCall).toEqual([false])
   window.dispatchEvent(new MouseEvent('mouseup'))
-  expect(hold).toHaveBeenCalledTimes(4)
+  expect(press).toHaveBeenCalledTimes(4)
 })

@@ -4,7 +4,7 @@ import type uPlot from 'uplot'
 
 export interface PointerHandlers {
   /** Whether a mouse button or a finger is down on the chart. */
-  hold: (held: boolean) => void
+  press: (isDown: boolean) => void
   /** Time under the pointer in Unix seconds; null when it leaves. */
   cursor: (time: number | null) => void
   pick: (time: number) => void
@@ -27,7 +27,7 @@ export function touchMode(dx: number, dy: number): TouchMode {
   return Math.abs(dx) > Math.abs(dy) ? 'pan' : 'scroll'
 }
 
-function bindTouch(u: uPlot, { hold, cursor, pan }: PointerHandlers) {
+function bindTouch(u: uPlot, { press, cursor, pan }: PointerHandlers) {
   const { over } = u
   let mode: TouchMode = 'scroll'
   let timer: ReturnType<typeof setTimeout> | undefined
@@ -43,7 +43,7 @@ function bindTouch(u: uPlot, { hold, cursor, pan }: PointerHandlers) {
 
   over.addEventListener('touchstart', (event) => {
     clearTimeout(timer)
-    hold(true)
+    press(true)
     const touch = event.touches[0]!
     const { min, max } = u.scales.x!
     if (event.touches.length > 1 || min == null || max == null) return void (mode = 'scroll')
@@ -82,7 +82,7 @@ function bindTouch(u: uPlot, { hold, cursor, pan }: PointerHandlers) {
       cursor(null)
     } else if (mode === 'pan') pan(...range, true)
     mode = 'scroll'
-    hold(event.touches.length > 0)
+    press(event.touches.length > 0)
   }
   over.addEventListener('touchend', end)
   over.addEventListener('touchcancel', end)
@@ -105,9 +105,9 @@ export function pointerHooks(handlers: PointerHandlers) {
     })
     u.over.addEventListener('mousedown', () => {
       dragged = false
-      handlers.hold(true)
+      handlers.press(true)
       // After uPlot, which listens at the document and ends the selection. The button may be released anywhere.
-      window.addEventListener('mouseup', () => handlers.hold(false), { once: true })
+      window.addEventListener('mouseup', () => handlers.press(false), { once: true })
     })
     bindTouch(u, handlers)
   }

@@ -155,7 +155,7 @@ pub(super) async fn compact(inner: &PostgresInner, client: &Client) -> Result<()
         if size < min_bytes || live > size / 2 {
             continue;
         }
-        // A statement of its own, which cannot have a timeout for its lock: a partition that a long read, for example
+        // A separate statement, which cannot have a timeout for its lock: a partition that a long read, for example
         // a backup, has locked is skipped. The next vacuum checks all partitions again.
         inner.compaction_due.store(true, Ordering::Relaxed);
         if let Err(error) = client.batch_execute(&format!("VACUUM (FULL, SKIP_LOCKED) {name}")).await {
