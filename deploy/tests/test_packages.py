@@ -233,7 +233,7 @@ class PackageTest(unittest.TestCase):
 
     def test_hub_listens_where_the_installation_says(self):
         package, config = self.root.copy(self.packages["perfwatch"]), self.root.path / "etc/perfwatch/hub.yaml"
-        for invalid in ("0.0.0.0", "0.0.0.0:80x", "0.0.0.0:80'|e"):
+        for invalid in ("0.0.0.0", "0.0.0.0:", "0.0.0.0:8a0", "0.0.0.0:80'|e", "0.0.0.0:65536", "::1:80", ":80"):
             with self.subTest(invalid):
                 output = self.root.run("dpkg", "-i", package, PERFWATCH_HUB_LISTEN=invalid).stdout
                 self.assertIn("it is ignored", output)

@@ -21,7 +21,7 @@ const COLLECT_TIMEOUT: Duration = Duration::from_millis(200);
 const HANG_TIMEOUT: Duration = Duration::from_secs(5);
 /// Tolerance for starting a collector before it is due: ticks and intervals rarely divide evenly.
 const EARLY_START_TOLERANCE_MS: u64 = 50;
-/// Time without a finished run after which another worker starts. Collectors that needed longer before run last.
+/// Time without a finished run after which another thread starts. Collectors that needed longer before run last.
 const STALL_TIMEOUT: Duration = Duration::from_millis(20);
 
 struct ScheduledCollector {
@@ -56,7 +56,7 @@ impl Drop for CollectorPool {
 }
 
 impl CollectorPool {
-    /// Starts a worker thread for all collectors. The threads end when the pool is dropped; a hanging thread
+    /// Starts a thread for all collectors. The threads end when the pool is dropped; a hanging thread
     /// ends with the process.
     pub(crate) fn start(
         source: Arc<dyn Source>,
@@ -80,7 +80,7 @@ impl CollectorPool {
         let inputs =
             SharedInputs { source: source.clone(), options: set.options.clone(), clock: clock.clone() };
         let queue = CollectorQueue::new(inputs);
-        queue.start_worker()?;
+        queue.start_thread()?;
         Ok(Self { source, clock, collectors: collectors.collect(), queue })
     }
 

@@ -1,4 +1,4 @@
-//! Queue of collector runs with worker threads. One worker takes nearly all runs; another one starts only if a
+//! Queue of collector runs and its threads. One thread takes nearly all runs; another one starts only if a
 //! run does not return, so that a collector that hangs blocks no other.
 
 use perfwatch_collect::{
@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Stack of a worker thread, eight times the largest usage measured.
+/// Stack of a thread, eight times the largest usage measured.
 const STACK_BYTES: usize = 256 << 10;
 
 /// Run of a collector.
@@ -36,7 +36,7 @@ pub(crate) struct SharedInputs {
     pub(crate) clock: Arc<dyn Clock>,
 }
 
-/// Queue that a pool and its workers share.
+/// Queue that a pool and its threads share.
 pub(crate) struct CollectorQueue {
     inputs: SharedInputs,
     state: Mutex<QueueState>,
@@ -50,7 +50,7 @@ pub(crate) struct CollectorQueue {
 struct QueueState {
     waiting: VecDeque<CollectorRun>,
     finished: Vec<FinishedRun>,
-    idle_workers: usize,
+    idle_threads: usize,
     is_closed: bool,
 }
 
@@ -64,11 +64,11 @@ impl CollectorQueue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a worker. It ends when the queue is closed, or when another worker is idle.
+    /// Starts a thread. It ends when the queue is closed, or when another thread is idle.
     ///
     /// # Errors
     /// Fails if the thread cannot be started.
-    pub(crate) fn start_worker(self: &Arc<Self>) -> std::io::Result<()> {
+    pub(crate) fn start_thread(self: &Arc<Self>) -> std::io::Result<()> {
         let queue = self.clone();
         let thread = std::thread::Builder::new().name("collect".into()).stack_size(STACK_BYTES);
         thread.spawn(move || queue.run_collectors()).map(drop)
@@ -85,7 +85,7 @@ impl CollectorQueue {
         }
     }
 
-    /// Waits for a run; `None` if the worker ends.
+    /// Waits for a run; `None` if the thread ends.
     fn next(&self) -> Option<CollectorRun> {
         let mut state = self.lock();
         loop {
@@ -95,12 +95,12 @@ impl CollectorQueue {
             if let Some(run) = state.waiting.pop_front() {
                 return Some(run);
             }
-            if state.idle_workers > 0 {
+            if state.idle_threads > 0 {
                 return None;
             }
-            state.idle_workers += 1;
+            state.idle_threads += 1;
             state = self.added.wait(state).unwrap_or_else(PoisonError::into_inner);
-            state.idle_workers -= 1;
+            state.idle_threads -= 1;
         }
     }
 
@@ -111,13 +111,13 @@ impl CollectorQueue {
         }
         let mut state = self.lock();
         state.waiting.extend(runs);
-        let has_worker = state.idle_workers > 0;
+        let has_idle_thread = state.idle_threads > 0;
         drop(state);
-        if has_worker {
+        if has_idle_thread {
             self.added.notify_one();
         } else {
-            // Without a thread, the runs wait for a worker that returns.
-            let _ = self.start_worker();
+            // Without a thread, the runs wait for a thread that returns.
+            let _ = self.start_thread();
         }
     }
 
@@ -126,8 +126,9 @@ impl CollectorQueue {
         std::mem::take(&mut self.lock().finished)
     }
 
-    /// Waits until all runs have finished that a worker can finish within `timeout`, and takes the results.
-    /// Starts a worker if runs are still waiting after `stall_timeout`, because the other workers may hang.
+    /// Waits until all runs have finished that a thread can finish within `timeout`, and takes the results.
+    /// Starts a thread if runs are still waiting after `stall_timeout` and none has finished, because the other threads
+    /// may hang.
     pub(crate) fn wait(self: &Arc<Self>, timeout: Duration, stall_timeout: Duration) -> Vec<FinishedRun> {
         let state = self.lock();
         let is_unfinished = |state: &mut QueueState| state.finished.is_empty() || !state.waiting.is_empty();
@@ -135,15 +136,15 @@ impl CollectorQueue {
         let waited = self.finished.wait_timeout_while(state, wait, is_unfinished);
         let (mut state, result) = waited.unwrap_or_else(PoisonError::into_inner);
         let finished = std::mem::take(&mut state.finished);
-        let is_stalled = result.timed_out() && !state.waiting.is_empty();
+        let is_stalled = result.timed_out() && finished.is_empty() && !state.waiting.is_empty();
         drop(state);
         if is_stalled {
-            let _ = self.start_worker();
+            let _ = self.start_thread();
         }
         finished
     }
 
-    /// Ends the workers; a worker that hangs ends with the process.
+    /// Ends the threads; a thread that hangs ends with the process.
     pub(crate) fn close(&self) {
         self.lock().is_closed = true;
         self.added.notify_all();

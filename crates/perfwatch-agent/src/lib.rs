@@ -1,7 +1,7 @@
 //! Agent that monitors a host: the ticker collects at a fixed phase, the spool stores snapshots until they
 //! are acknowledged, the pusher sends them to the hub. Collecting never waits for sending.
 //!
-//! Threads, no async: one per collector, one ticker, one pusher. The agent opens no listening
+//! Threads, no async: one for the collectors, one ticker, one pusher. The agent opens no listening
 //! socket; the only setting that a hub can change is the collection interval.
 
 mod agent;

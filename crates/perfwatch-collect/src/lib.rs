@@ -30,6 +30,7 @@ pub use counter_state::CounterState;
 pub use derive::{Derived, Deriver, Sample};
 pub use error::CollectError;
 pub use linux::{COLLECTORS, CPUINFO_KEYS};
+pub use open_files::max_open_files;
 pub use reading::{Part, PartReading, ProcessDetail, Raw, RawProcess, RawSample, Reading};
 pub use snapshot::{SNAPSHOT_METRICS, SnapshotBuilder};
 pub use source::{FsUsage, LocalRoot, Source};

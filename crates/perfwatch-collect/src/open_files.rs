@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Maximum number of open files of processes, also within a high limit of descriptors: the kernel keeps a
 /// buffer of a page for each.
 const MAX_PROCESS_FILES: usize = 1_000;
-/// Share of the descriptors of this process that open files of processes may use.
-const MAX_DESCRIPTOR_SHARE: usize = 2;
+/// Part of the descriptors of this process that open files of processes may use: a quarter.
+const MAX_DESCRIPTOR_SHARE: usize = 4;
 /// Maximum number of other open files; the collectors of every tick read about 20.
 const MAX_SYSTEM_FILES: usize = 64;
 /// Number of listings of the processes after which files that were not read since are closed. A process that
@@ -82,11 +82,19 @@ impl FileCache {
     }
 }
 
+/// Maximum number of files that the collectors of a process keep open, by its limit of descriptors.
+pub fn max_open_files(limit: usize) -> usize {
+    max_process_files(limit) + MAX_SYSTEM_FILES
+}
+
+fn max_process_files(limit: usize) -> usize {
+    (limit / MAX_DESCRIPTOR_SHARE).min(MAX_PROCESS_FILES)
+}
+
 impl Default for OpenFiles {
     fn default() -> Self {
         let limit = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
-        let max_process_files = limit.map_or(MAX_PROCESS_FILES, |limit| limit / MAX_DESCRIPTOR_SHARE);
-        Self { max_process_files: max_process_files.min(MAX_PROCESS_FILES), cache: Mutex::default() }
+        Self { max_process_files: max_process_files(limit.unwrap_or(usize::MAX)), cache: Mutex::default() }
     }
 }
 

@@ -9,8 +9,10 @@ use std::path::Path;
 
 /// Number of new pids since the last listing after which all processes are listed again.
 const MAX_NEW_PIDS: u32 = 128;
-/// Number of runs after which all processes are listed again; a minute at the default interval.
+/// Number of runs after which all processes are listed again.
 const MAX_LISTING_RUNS: u32 = 30;
+/// Number of the newest pids that are checked after a listing, because their processes may not have been visible yet.
+const MAX_HIDDEN_PIDS: u32 = 16;
 /// Space for the entries of a directory that one getdents(2) returns.
 const DIRECTORY_BYTES: usize = 16 << 10;
 
@@ -24,11 +26,12 @@ pub(crate) struct ThreadCounts {
 }
 
 impl ThreadCounts {
-    /// Parses `0.20 0.18 0.12 1/80 11206`.
+    /// Parses `0.20 0.18 0.12 1/80 11206`; `None` for the zeros of a sandbox.
     pub(crate) fn parse(loadavg: &[u8]) -> Option<Self> {
         let mut words = std::str::from_utf8(loadavg).ok()?.split_ascii_whitespace().skip(3);
         let threads = words.next()?.split_once('/')?.1.parse().ok()?;
-        Some(Self { threads, newest: words.next()?.parse().ok()? })
+        let newest = words.next()?.parse().ok()?;
+        (threads > 0 && newest > 0).then_some(Self { threads, newest })
     }
 }
 
@@ -63,7 +66,7 @@ impl ProcessListing {
                 self.pids = list_pids(procfs)?;
                 self.runs = 0;
                 self.listed_newest = counts.map_or(0, |counts| counts.newest);
-                self.checked_newest = self.listed_newest;
+                self.checked_newest = self.listed_newest.saturating_sub(MAX_HIDDEN_PIDS);
             }
         }
         self.counts = counts;
@@ -135,7 +138,7 @@ mod tests {
     fn counts_are_parsed() {
         let counts = ThreadCounts { threads: 417, newest: 999 };
         assert_eq!(ThreadCounts::parse(b"0.52 1.00 12.3 3/417 999\n"), Some(counts));
-        for text in ["", "0.5 1 1", "0.5 1 1 3 999", "0.5 1 1 3/4", "0.5 1 1 a/b c"] {
+        for text in ["", "0.5 1 1", "0.5 1 1 3 999", "0.5 1 1 3/4", "0.5 1 1 a/b c", "0.00 0.00 0.00 0/0 0"] {
             assert_eq!(ThreadCounts::parse(text.as_bytes()), None, "{text:?}");
         }
     }

@@ -77,8 +77,8 @@ pub struct LocalRoot {
     sysfs: PathBuf,
     rootfs: PathBuf,
     is_relocated: bool,
-    /// Whether the kernel itself writes `loadavg`. Containers of LXC may have one that LXCFS writes every few seconds.
-    has_kernel_loadavg: bool,
+    /// Whether the newest pid in `loadavg` is that of the processes.
+    has_current_loadavg: bool,
     pub(crate) open_files: OpenFiles,
     listing: Mutex<ProcessListing>,
 }
@@ -88,7 +88,7 @@ impl LocalRoot {
     pub fn new(procfs: &Path, sysfs: &Path, rootfs: &Path) -> Self {
         Self {
             is_relocated: procfs != Path::new("/proc"),
-            has_kernel_loadavg: is_on_procfs(&procfs.join("loadavg")),
+            has_current_loadavg: has_current_loadavg(procfs),
             procfs: procfs.to_owned(),
             sysfs: sysfs.to_owned(),
             rootfs: rootfs.to_owned(),
@@ -121,7 +121,7 @@ impl LocalRoot {
 
     /// Counts of threads; `None` if they are not those of the listed processes at this time.
     fn thread_counts(&self) -> Option<ThreadCounts> {
-        if self.is_relocated || !self.has_kernel_loadavg {
+        if self.is_relocated || !self.has_current_loadavg {
             return None;
         }
         let mut buffer = Vec::new();
@@ -176,9 +176,14 @@ fn resolve_in_root(root: &Path, path: &Path) -> PathBuf {
     root.join(resolved)
 }
 
-/// Returns whether a file is of the kernel's own procfs, and not of another file system that is mounted over it.
-fn is_on_procfs(path: &Path) -> bool {
-    rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type == rustix::fs::PROC_SUPER_MAGIC)
+/// Returns whether the kernel itself writes `loadavg`, and with the newest pid of the namespace of `procfs`. In containers
+/// of LXC, LXCFS may write it every few seconds. The newest pid is that of the namespace of the reader, whose `self` is
+/// another process in the procfs of another namespace.
+fn has_current_loadavg(procfs: &Path) -> bool {
+    let is_of_kernel = rustix::fs::statfs(procfs.join("loadavg"))
+        .is_ok_and(|stat| stat.f_type == rustix::fs::PROC_SUPER_MAGIC);
+    let own_pid = std::process::id().to_string();
+    is_of_kernel && std::fs::read_link(procfs.join("self")).is_ok_and(|target| target == Path::new(&own_pid))
 }
 
 impl Source for LocalRoot {
@@ -271,7 +276,8 @@ mod tests {
 
     #[test]
     fn loadavg_of_another_file_system_has_no_thread_counts() {
-        let counts = |procfs: &Path| LocalRoot::new(procfs, "/sys".as_ref(), "/".as_ref()).has_kernel_loadavg;
+        let counts =
+            |procfs: &Path| LocalRoot::new(procfs, "/sys".as_ref(), "/".as_ref()).has_current_loadavg;
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("loadavg"), "0.20 0.18 0.12 1/80 11206\n").unwrap();
         assert!(counts("/proc".as_ref()) && !counts(folder.path()));

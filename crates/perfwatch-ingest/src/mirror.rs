@@ -33,6 +33,8 @@ const MAX_QUEUED_ROWS: usize = 300_000;
 const MAX_DECODED_ROWS: usize = 1_024;
 /// Time between checks whether Sentinel made another server the primary.
 const PRIMARY_CHECK_PERIOD: Duration = Duration::from_secs(5);
+/// Reason for a new connection.
+const PRIMARY_MOVED: &str = "Sentinel made another server the primary";
 /// Time after which a shape is made available again.
 const SHAPE_REPEAT_PERIOD: Duration = Duration::from_secs(600);
 /// Time between removals of rows that other hubs sealed.
@@ -249,11 +251,11 @@ impl Mirror {
 
     /// Receives what other hubs accept, from the start of the recent window.
     async fn receive_all(&self) {
-        let (mut position, mut is_failing) = (None, false);
+        let (mut newest, mut is_failing) = (None, false);
         loop {
             let error = tokio::select! {
-                error = self.receive(&mut position, &mut is_failing) => error,
-                () = self.primary_moved() => "Sentinel made another server the primary".to_owned(),
+                error = self.receive(&mut newest, &mut is_failing) => error,
+                () = self.primary_moved() => PRIMARY_MOVED.to_owned(),
             };
             self.deps().metrics.cache.redis_errors.inc();
             if !is_failing {
@@ -274,33 +276,35 @@ impl Mirror {
         }
     }
 
-    /// Receives until an error of Redis, which it returns.
-    async fn receive(&self, position: &mut Option<String>, is_failing: &mut bool) -> String {
+    /// Receives until an error of Redis, which it returns. `newest` is the id of the newest entry.
+    async fn receive(&self, newest: &mut Option<String>, is_failing: &mut bool) -> String {
         let mut reader = match self.stream.reader().await {
             Ok(reader) => reader,
             Err(error) => return error.to_string(),
         };
-        // Snapshots that were received before are recognized.
-        *position = position.take().map(|position| live_stream::rewind(&position));
+        let mut after = match newest {
+            // Snapshots that were received before are recognized.
+            Some(newest) => live_stream::rewind(newest),
+            None => match reader.start_of_window().await {
+                Ok(start) => start,
+                Err(error) => return error.to_string(),
+            },
+        };
         loop {
-            let after = match position {
-                Some(after) => after.clone(),
-                None => match reader.start_of_window().await {
-                    Ok(start) => start,
-                    Err(error) => return error.to_string(),
-                },
-            };
-            let result = reader.read(&after).await;
-            *position = Some(after);
-            let entries = match result {
+            let entries = match reader.read(&after).await {
                 Ok(entries) => entries,
                 Err(error) => return error.to_string(),
             };
+            // A primary that is cut off may respond, without entries.
+            if self.stream.is_outdated(&reader) {
+                return PRIMARY_MOVED.to_owned();
+            }
             if std::mem::take(is_failing) {
                 tracing::info!("receiving live data of other hubs again");
             }
             for entry in entries {
-                *position = Some(entry.id.clone());
+                after.clone_from(&entry.id);
+                *newest = Some(entry.id.clone());
                 if entry.hub != self.hub
                     && let Err(error) = self.receive_entry(&mut reader, entry).await
                 {

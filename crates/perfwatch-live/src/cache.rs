@@ -65,6 +65,8 @@ struct RedisBackend {
     connection: Mutex<Option<MultiplexedConnection>>,
     /// Held while a connection is opened: of concurrent commands, only the first opens one.
     opening: tokio::sync::Mutex<()>,
+    /// Number of connections that could not be opened.
+    failed_openings: AtomicU64,
     /// End of the cooldown in milliseconds of the monotonic clock; 0 while Redis is available.
     open_until_ms: AtomicU64,
 }
@@ -98,6 +100,7 @@ impl Cache {
             site,
             connection: Mutex::default(),
             opening: tokio::sync::Mutex::default(),
+            failed_openings: AtomicU64::new(0),
             open_until_ms: AtomicU64::new(0),
         });
         Ok(Self { clock, metrics, local: Mutex::default(), redis })
@@ -233,14 +236,21 @@ impl RedisBackend {
         if let Some(connection) = &*self.lock() {
             return Ok((connection.clone(), Attempt::Reused));
         }
+        let failed_before = self.failed_openings.load(Ordering::Relaxed);
         let _opening = self.opening.lock().await;
         if let Some(connection) = &*self.lock() {
             return Ok((connection.clone(), Attempt::Fresh));
         }
+        if self.failed_openings.load(Ordering::Relaxed) != failed_before {
+            return Err((redis::ErrorKind::Io, "Redis was not reached a moment ago").into());
+        }
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(REDIS_TIMEOUT))
             .set_response_timeout(Some(REDIS_TIMEOUT));
-        let (connection, _) = self.site.connect(&config).await?;
+        let connected = self.site.connect(&config).await;
+        let (connection, _) = connected.inspect_err(|_| {
+            self.failed_openings.fetch_add(1, Ordering::Relaxed);
+        })?;
         *self.lock() = Some(connection.clone());
         Ok((connection, Attempt::Fresh))
     }

@@ -81,7 +81,27 @@ pub struct StreamWriter {
 /// Connection that reads entries.
 pub struct StreamReader {
     connection: MultiplexedConnection,
+    /// Address of the primary; empty without sentinels.
+    primary: String,
     prefix: String,
+}
+
+/// Connection to a primary.
+pub trait PrimaryConnection {
+    /// Address of the primary; empty without sentinels.
+    fn primary(&self) -> &str;
+}
+
+impl PrimaryConnection for StreamWriter {
+    fn primary(&self) -> &str {
+        &self.primary
+    }
+}
+
+impl PrimaryConnection for StreamReader {
+    fn primary(&self) -> &str {
+        &self.primary
+    }
 }
 
 /// Entry of the stream.
@@ -133,8 +153,8 @@ impl LiveStream {
     /// # Errors
     /// Returns the error of Redis.
     pub async fn reader(&self) -> Result<StreamReader, RedisError> {
-        let (connection, _) = self.connect(REDIS_TIMEOUT + READ_TIMEOUT).await?;
-        Ok(StreamReader { connection, prefix: self.site.prefix.clone() })
+        let (connection, primary) = self.connect(REDIS_TIMEOUT + READ_TIMEOUT).await?;
+        Ok(StreamReader { connection, primary, prefix: self.site.prefix.clone() })
     }
 }
 
@@ -143,9 +163,9 @@ impl LiveStream {
         self.primary.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns whether a connection that was opened later leads to another primary.
-    pub fn is_outdated(&self, writer: &StreamWriter) -> bool {
-        *self.lock_primary() != writer.primary
+    /// Returns whether a connection leads to another primary than the one that was opened last.
+    pub fn is_outdated(&self, connection: &impl PrimaryConnection) -> bool {
+        *self.lock_primary() != connection.primary()
     }
 
     /// Returns whether the sentinels name another primary than the one that was connected last. A primary that is cut off
@@ -262,10 +282,11 @@ mod tests {
         };
         tokio::time::timeout(Duration::from_secs(60), moved).await.unwrap();
         // The earlier primary may respond as the primary for some time.
-        let mut reader = stream.reader().await.unwrap();
-        assert!(stream.is_outdated(&writer) && !stream.has_moved().await);
+        let (earlier_writer, earlier_reader) = (writer, reader);
         let mut writer = stream.writer().await.unwrap();
-        assert!(!stream.is_outdated(&writer));
+        assert!(!stream.has_moved().await && !stream.is_outdated(&writer));
+        assert!(stream.is_outdated(&earlier_writer) && stream.is_outdated(&earlier_reader));
+        let mut reader = stream.reader().await.unwrap();
         writer.append("hub", b"2").await.unwrap();
         let payloads = async |reader: &mut StreamReader, after: &str| -> Vec<Vec<u8>> {
             reader.read(after).await.unwrap().into_iter().map(|entry| entry.payload).collect()

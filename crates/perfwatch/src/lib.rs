@@ -11,6 +11,8 @@ mod doctor;
 mod documented_commands;
 #[cfg(feature = "hub")]
 mod encryption_keys;
+#[cfg(feature = "hub")]
+mod open_files;
 mod program;
 mod reload;
 #[cfg(feature = "hub")]

@@ -25,7 +25,8 @@ function start() {
   hooks.ready(plot as never)
   const touch = (type: string, x: number, y = 10) => {
     const event = new Event(type, { cancelable: true })
-    Object.assign(event, { touches: [{ clientX: x, clientY: y }] })
+    const touches = [{ clientX: x, clientY: y }]
+    Object.assign(event, { touches, targetTouches: touches })
     over.dispatchEvent(event)
     return event.defaultPrevented
   }
@@ -103,9 +104,16 @@ it('holds the chart while a button or a finger is down', () => {
   expect(press.mock.lastCall).toEqual([false])
   touch('touchstart', 50)
   expect(press.mock.lastCall).toEqual([true])
-  const end = Object.assign(new Event('touchend'), { touches: [] })
+  // Another finger rests beside the chart.
+  const end = Object.assign(new Event('touchend'), { touches: [{}], targetTouches: [] })
   over.dispatchEvent(end)
   expect(press.mock.lastCall).toEqual([false])
   window.dispatchEvent(new MouseEvent('mouseup'))
   expect(press).toHaveBeenCalledTimes(4)
+  over.dispatchEvent(new MouseEvent('mousedown', { button: 2 }))
+  expect(press).toHaveBeenCalledTimes(4)
+  over.dispatchEvent(new MouseEvent('mousedown'))
+  window.dispatchEvent(new Event('blur'))
+  expect(press.mock.lastCall).toEqual([false])
+  expect(press).toHaveBeenCalledTimes(6)
 })

@@ -82,7 +82,7 @@ function bindTouch(u: uPlot, { press, cursor, pan }: PointerHandlers) {
       cursor(null)
     } else if (mode === 'pan') pan(...range, true)
     mode = 'scroll'
-    press(event.touches.length > 0)
+    press(event.targetTouches.length > 0)
   }
   over.addEventListener('touchend', end)
   over.addEventListener('touchcancel', end)
@@ -103,11 +103,20 @@ export function pointerHooks(handlers: PointerHandlers) {
     u.over.addEventListener('click', (event) => {
       if (event.detail === 1 && !dragged) handlers.pick(timeAtCursor())
     })
-    u.over.addEventListener('mousedown', () => {
+    u.over.addEventListener('mousedown', (event) => {
       dragged = false
+      // Some browsers send no `mouseup` for a button that opens the context menu.
+      if (event.button !== 0 || event.ctrlKey) return
       handlers.press(true)
+      const released = new AbortController()
       // After uPlot, which listens at the document and ends the selection. The button may be released anywhere.
-      window.addEventListener('mouseup', () => handlers.press(false), { once: true })
+      for (const type of ['mouseup', 'blur', 'contextmenu']) {
+        const release = () => {
+          released.abort()
+          handlers.press(false)
+        }
+        window.addEventListener(type, release, { signal: released.signal })
+      }
     })
     bindTouch(u, handlers)
   }

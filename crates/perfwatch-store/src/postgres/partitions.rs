@@ -155,12 +155,17 @@ pub(super) async fn compact(inner: &PostgresInner, client: &Client) -> Result<()
         if size < min_bytes || live > size / 2 {
             continue;
         }
-        // A separate statement, which cannot have a timeout for its lock: a partition that a long read, for example
-        // a backup, has locked is skipped. The next vacuum checks all partitions again.
-        inner.compaction_due.store(true, Ordering::Relaxed);
+        // A separate statement, which cannot have a timeout for its lock: a partition that a read has locked is skipped.
+        let file_sql = format!("SELECT pg_relation_filenode('{name}')");
+        let file_before: Option<u32> = client.fetch_one(&file_sql, &[]).await?.get(0);
         if let Err(error) = client.batch_execute(&format!("VACUUM (FULL, SKIP_LOCKED) {name}")).await {
             tracing::debug!(%error, name, "failed to compact a partition; retrying later");
+            inner.compaction_due.store(true, Ordering::Relaxed);
             break;
+        }
+        if client.fetch_one(&file_sql, &[]).await?.get::<_, Option<u32>>(0) == file_before {
+            tracing::debug!(name, "skipped the compaction of a partition that is read; retrying later");
+            inner.compaction_due.store(true, Ordering::Relaxed);
         }
     }
     Ok(())

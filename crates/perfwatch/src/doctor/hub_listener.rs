@@ -2,6 +2,7 @@
 
 use super::report::Report;
 use crate::commands::health::local_url;
+use crate::open_files;
 use perfwatch_agent::HubClient;
 use perfwatch_hub::{HubConfig, TlsFiles, check_certificate};
 use perfwatch_model::HumanDuration;
@@ -14,8 +15,6 @@ use std::time::Duration;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 /// Remaining validity of a certificate that needs attention.
 const MIN_VALIDITY_MS: i64 = 14 * 86_400_000;
-/// Open files beside connections: database, log, outgoing connections.
-const MIN_SPARE_FILES: usize = 200;
 
 /// Loads certificate and key, and checks the dates of the certificate.
 pub(super) fn check_certificate_files(report: &mut Report, files: Option<&TlsFiles>, now_ms: i64) {
@@ -119,7 +118,7 @@ pub(super) fn check_open_files(report: &mut Report, max_connections: usize) {
 }
 
 fn report_open_files(report: &mut Report, max_connections: usize, maximum: usize) {
-    let connections = maximum.saturating_sub(MIN_SPARE_FILES);
+    let connections = open_files::max_connections(maximum);
     if connections < max_connections {
         report.warning(
             "open files",

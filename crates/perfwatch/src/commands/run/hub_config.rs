@@ -2,6 +2,7 @@
 
 use super::configured::configured_settings;
 use crate::config::{OidcSettings, Secret, Settings};
+use crate::open_files::max_connections;
 use crate::store;
 use anyhow::Context as _;
 use ipnet::IpNet;
@@ -12,8 +13,6 @@ use perfwatch_model::OutboundPolicy;
 use perfwatch_store::accounts::Role;
 use std::net::IpAddr;
 
-/// Open files reserved for the database, the log and outgoing connections.
-const MIN_SPARE_FILES: usize = 200;
 /// Minimum number of connections, whatever the open file limit is.
 const MIN_CONNECTIONS: usize = 100;
 
@@ -96,7 +95,7 @@ fn raise_open_file_limit() -> Option<usize> {
         tracing::debug!(%error, "failed to raise the open file limit");
     }
     let open_files = usize::try_from(getrlimit(Resource::Nofile).current?).ok()?;
-    Some(open_files.saturating_sub(MIN_SPARE_FILES).max(MIN_CONNECTIONS))
+    Some(max_connections(open_files).max(MIN_CONNECTIONS))
 }
 
 fn oidc_config(oidc: &OidcSettings) -> anyhow::Result<Option<OidcConfig>> {
