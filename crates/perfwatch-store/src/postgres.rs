@@ -14,7 +14,6 @@ mod partitions;
 mod read;
 mod shapes;
 mod statements;
-mod tls;
 
 use crate::append::{APPEND_QUEUE_CAPACITY, Append, disk_budget_exhausted, store_closed};
 use crate::error::{CommitError, StoreError};

@@ -1,14 +1,13 @@
 //! State that the tasks of a PostgreSQL store share: connection pool, caches and counters of disk space.
 
-use super::error::connection_error;
 use super::statements::Statements as _;
-use super::tls;
 use crate::error::StoreError;
 use crate::shape_cache::ShapeCache;
 use crate::shape_use::ShapeUse;
 use crate::task_lease::HeldLeases;
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod};
+use deadpool_postgres::{Object, Pool};
 use perfwatch_model::{Clock, ShapeId, wire};
+use perfwatch_postgres::{connection_error, connection_pool};
 use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,12 +18,8 @@ use uuid::Uuid;
 
 /// Minimum disk budget. Empty tables and indexes already take some MB.
 pub(super) const MIN_BUDGET_BYTES: u64 = 64 << 20;
-/// Maximum number of connections.
-const MAX_CONNECTIONS: usize = 8;
-/// Maximum time to wait for a connection.
-const POOL_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time after which a connection whose packets are lost ends. The kernel would repeat them for a quarter of an hour.
-const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum time to connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Share of the budget that history should use, percent: the base of the eviction thresholds of
 /// retention. The rest is for space of deleted rows until a vacuum.
 pub(super) const TARGET_USE_PERCENT: u64 = 70;
@@ -67,22 +62,8 @@ impl PostgresInner {
         budget_bytes: u64,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StoreError> {
-        let rejected = |error: &dyn std::fmt::Display| StoreError::Rejected(format!("hub.store: {error}"));
-        let (mut config, connector) = tls::parse_url(url).map_err(|error| rejected(&error))?;
-        config
-            .application_name("perfwatch")
-            .connect_timeout(POOL_TIMEOUT)
-            .tcp_user_timeout(UNACKNOWLEDGED_TIMEOUT)
-            .keepalives_idle(Duration::from_secs(30));
-        let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = Manager::from_config(config, connector, manager_config);
-        let pool = Pool::builder(manager)
-            .max_size(MAX_CONNECTIONS)
-            .runtime(deadpool_postgres::Runtime::Tokio1)
-            .wait_timeout(Some(POOL_TIMEOUT))
-            .create_timeout(Some(POOL_TIMEOUT))
-            .build()
-            .map_err(|error| rejected(&error))?;
+        let pool = connection_pool(url, CONNECT_TIMEOUT)
+            .map_err(|error| StoreError::Rejected(format!("hub.store: {error}")))?;
         Ok(Self {
             pool,
             lease_holder: format!("{hub} {}", Uuid::now_v7()),

@@ -1,7 +1,7 @@
 //! TLS to the database. Certificates are verified; local connections and `sslmode=disable` do not use TLS.
 //! Parameters have the names of libpq (PostgreSQL manual, section 34.1.2).
 
-use super::error::error_chain;
+use crate::error::error_chain;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -76,7 +76,7 @@ fn client_config(authorities: Option<&PathBuf>) -> Result<ClientConfig, String> 
 }
 
 /// Configuration of the client, and the TLS connector for it.
-pub(super) fn parse_url(url: &str) -> Result<(Config, MakeRustlsConnect), String> {
+pub(crate) fn parse_url(url: &str) -> Result<(Config, MakeRustlsConnect), String> {
     let (url, tls) = split_tls_params(url)?;
     let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| error_chain(&error))?;
     let is_local = config.get_hosts().iter().all(is_local);
@@ -87,7 +87,7 @@ pub(super) fn parse_url(url: &str) -> Result<(Config, MakeRustlsConnect), String
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::postgres::error::connection_error;
+    use crate::error::connection_error;
     use std::io::{Read as _, Write as _};
 
     #[test]
