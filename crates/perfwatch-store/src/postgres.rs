@@ -12,6 +12,7 @@ mod leases;
 mod migrate;
 mod partitions;
 mod read;
+mod replica;
 mod shapes;
 mod statements;
 
@@ -27,6 +28,7 @@ use append::Appender;
 use inner::{MIN_BUDGET_BYTES, PostgresInner};
 use perfwatch_model::{Clock, HostId};
 use perfwatch_tsdb::Tier;
+use replica::Replica;
 use statements::{Parameter, Statements as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -37,6 +39,7 @@ use tokio::sync::{mpsc, oneshot};
 pub struct PostgresStore {
     inner: Arc<PostgresInner>,
     appends: mpsc::Sender<Append>,
+    replica: Option<Replica>,
 }
 
 impl PostgresStore {
@@ -103,7 +106,16 @@ impl PostgresStore {
         drop(client);
         let (appends, queue) = mpsc::channel(APPEND_QUEUE_CAPACITY);
         tokio::spawn(Appender::new(inner.clone()).run(queue));
-        Ok(Self { inner, appends })
+        Ok(Self { inner, appends, replica: None })
+    }
+
+    /// Reads ranges of history on a streaming replica of the database whenever it has all rows of the primary.
+    /// Connects with the first read.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the URL is invalid.
+    pub fn with_replica(self, url: &str) -> Result<Self, StoreError> {
+        Ok(Self { replica: Some(Replica::new(url)?), ..self })
     }
 
     /// Fills an empty database from a backup.
@@ -200,7 +212,12 @@ impl Store for PostgresStore {
     }
 
     fn read_range(&self, query: Query) -> BoxFuture<'_, Result<QueryResult, StoreError>> {
-        Box::pin(read::read_range(&self.inner, query))
+        Box::pin(async move {
+            match &self.replica {
+                Some(replica) => replica.read_range(&self.inner, &query).await,
+                None => read::read_range(&self.inner, &query).await,
+            }
+        })
     }
 
     fn read_blocks(

@@ -21,6 +21,10 @@ const BASE_SETTINGS: [&str; 6] = [
 const INITDB_FLAGS: [&str; 9] =
     ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"];
 
+/// Settings of a server that has replicas.
+const PRIMARY_SETTINGS: [&str; 4] =
+    ["wal_level=replica", "max_wal_senders=4", "fsync=off", "full_page_writes=off"];
+
 /// PostgreSQL server with a temporary data directory; killed when dropped.
 pub struct Postgres {
     folder: tempfile::TempDir,
@@ -66,18 +70,39 @@ impl Postgres {
 
     /// Starts a server with additional settings, as `name=value`.
     pub fn start_with(settings: &[&str]) -> Self {
-        let folder = tempfile::Builder::new().prefix("pw-pg-").tempdir().unwrap();
-        // The user `postgres` must be able to create files in it.
-        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
-        let settings = BASE_SETTINGS.iter().chain(settings).map(|setting| (*setting).to_owned()).collect();
-        let mut server =
-            Self { folder, programs: find_programs(), settings, port: 5432, child: None, pooler: None };
+        let mut server = Self::in_new_folder(BASE_SETTINGS.iter().chain(settings));
         let data = server.data();
         let mut initdb = server.command("initdb");
         let status = initdb.args(INITDB_FLAGS).arg("-D").arg(&data).stdout(Stdio::null()).status().unwrap();
         assert!(status.success(), "initdb failed");
         server.resume();
         server
+    }
+
+    /// Starts a fast server that can have replicas.
+    pub fn start_primary() -> Self {
+        Self::start_with(&PRIMARY_SETTINGS)
+    }
+
+    /// Starts a streaming replica of a server from [`Postgres::start_primary`].
+    pub fn start_replica(&self) -> Self {
+        let mut replica = Self::in_new_folder(&self.settings);
+        let data = replica.data();
+        let mut backup = replica.command("pg_basebackup");
+        backup.args(["-U", "postgres", "-R", "-c", "fast", "--no-sync", "-h"]).arg(self.folder.path());
+        let status = backup.arg("-D").arg(&data).env("PGPORT", self.port.to_string()).status().unwrap();
+        assert!(status.success(), "pg_basebackup failed");
+        replica.resume();
+        replica
+    }
+
+    /// A server that is not started, without data.
+    fn in_new_folder(settings: impl IntoIterator<Item = impl ToString>) -> Self {
+        let folder = tempfile::Builder::new().prefix("pw-pg-").tempdir().unwrap();
+        // The user `postgres` must be able to create files in it.
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
+        let settings = settings.into_iter().map(|setting| setting.to_string()).collect();
+        Self { folder, programs: find_programs(), settings, port: 5432, child: None, pooler: None }
     }
 
     /// Starts a fast server whose URLs lead to pgbouncer in transaction mode.

@@ -19,6 +19,26 @@ pub(crate) fn store_url(settings: &Settings) -> anyhow::Result<StoreUrl> {
     }
 }
 
+/// Returns the replica of the database, if one is configured.
+fn replica_url(settings: &Settings) -> anyhow::Result<Option<String>> {
+    let configured = settings.hub.store_replica.as_ref().map(Secret::read).transpose();
+    let configured = configured.map_err(|error| anyhow::anyhow!("hub.store_replica: {error}"))?;
+    let Some(text) = configured.filter(|text| !text.is_empty()) else { return Ok(None) };
+    match (text.parse(), store_url(settings)?) {
+        (Ok(StoreUrl::Postgres(url)), StoreUrl::Postgres(_)) => Ok(Some(url)),
+        (Ok(_), _) => anyhow::bail!("hub.store_replica: only PostgreSQL has replicas"),
+        (Err(error), _) => anyhow::bail!("hub.store_replica: {error}"),
+    }
+}
+
+/// Reads history on a replica, if there is one.
+fn with_replica(store: PostgresStore, replica: Option<String>) -> anyhow::Result<PostgresStore> {
+    Ok(match replica {
+        Some(url) => store.with_replica(&url)?,
+        None => store,
+    })
+}
+
 /// Returns retention, disk budget and minimum free space.
 pub(crate) fn history_config(settings: &Settings) -> HistoryConfig {
     let hub = &settings.hub;
@@ -34,11 +54,12 @@ pub(crate) fn history_config(settings: &Settings) -> HistoryConfig {
 /// Opens the store for a hub; fails if another hub uses the SQLite directory.
 pub(crate) async fn open(settings: &Settings, clock: Arc<dyn Clock>) -> anyhow::Result<Arc<dyn Store>> {
     let budget_bytes = settings.hub.disk_budget.0;
+    let replica = replica_url(settings)?;
     Ok(match store_url(settings)? {
         StoreUrl::Sqlite(folder) => {
             Arc::new(SqliteStore::open(&SqliteOptions { folder, budget_bytes }, clock)?)
         }
-        StoreUrl::Postgres(url) => Arc::new(postgres(settings, &url, clock).await?),
+        StoreUrl::Postgres(url) => Arc::new(with_replica(postgres(settings, &url, clock).await?, replica)?),
     })
 }
 
@@ -47,9 +68,12 @@ pub(crate) async fn open_read_only(
     settings: &Settings,
     clock: Arc<dyn Clock>,
 ) -> anyhow::Result<Arc<dyn Store>> {
+    let replica = replica_url(settings)?;
     Ok(match store_url(settings)? {
         StoreUrl::Sqlite(folder) => Arc::new(SqliteStore::open_read_only(&folder, clock)?),
-        StoreUrl::Postgres(url) => Arc::new(existing_postgres(settings, &url, clock).await?),
+        StoreUrl::Postgres(url) => {
+            Arc::new(with_replica(existing_postgres(settings, &url, clock).await?, replica)?)
+        }
     })
 }
 
@@ -138,6 +162,18 @@ mod tests {
         std::fs::write(&path, "postgres://perfwatch:secret@db/perfwatch\n").unwrap();
         let url = store_url(&settings("hub.store", &text)).unwrap();
         assert_eq!(url, StoreUrl::Postgres("postgres://perfwatch:secret@db/perfwatch".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn replica_must_be_postgres() {
+        let clock: Arc<dyn Clock> = Arc::new(perfwatch_model::SystemClock::new());
+        let folder = tempfile::tempdir().unwrap();
+        let flags = [
+            ("data", folder.path().display().to_string()),
+            ("hub.store_replica", "postgres://replica/perfwatch".to_owned()),
+        ];
+        let error = open(&load(None, &[], &flags).unwrap(), clock).await.err().unwrap().to_string();
+        assert_eq!(error, "hub.store_replica: only PostgreSQL has replicas");
     }
 
     #[test]

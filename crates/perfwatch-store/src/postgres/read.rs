@@ -20,7 +20,7 @@ use perfwatch_tsdb::plan::{PlanSegment, TierState};
 use perfwatch_tsdb::{BlockHeader, FormatError, Projection, Projector, Tier};
 use std::ops::Range;
 use std::sync::Arc;
-use tokio_postgres::{Client, Error, Row as SqlRow};
+use tokio_postgres::{Client, Error, Row as SqlRow, Transaction};
 
 pub(super) async fn head(
     inner: &PostgresInner,
@@ -240,13 +240,20 @@ async fn measure(
     run_blocking(count).await
 }
 
-pub(super) async fn read_range(inner: &PostgresInner, query: Query) -> Result<QueryResult, StoreError> {
+pub(super) async fn read_range(inner: &PostgresInner, query: &Query) -> Result<QueryResult, StoreError> {
     let mut client = inner.client().await?;
-    // State and blocks are read in one transaction, as of the same point in time.
-    let tx = begin_read(&mut client).await?;
-    let mut result = plan_query(&query, state(tx.client(), query.host).await?);
+    read_range_in(inner, begin_read(&mut client).await?, query).await
+}
+
+/// Reads state and blocks in one transaction, as of the same point in time.
+pub(super) async fn read_range_in(
+    inner: &PostgresInner,
+    tx: Transaction<'_>,
+    query: &Query,
+) -> Result<QueryResult, StoreError> {
+    let mut result = plan_query(query, state(tx.client(), query.host).await?);
     if query.bounds.measure {
-        result.size = measure(inner, tx.client(), &query, &result.plan).await?;
+        result.size = measure(inner, tx.client(), query, &result.plan).await?;
         return Ok(result);
     }
     let mut budget = CellBudget::new(&query.bounds);

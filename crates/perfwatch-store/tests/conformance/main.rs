@@ -7,6 +7,7 @@ mod accounts;
 mod history;
 mod incidents;
 mod postgres;
+mod replica;
 mod saved_views;
 mod schema;
 mod servers;

@@ -50,7 +50,7 @@ pub(super) fn push_override(overrides: &mut Overrides, key: &'static str, value:
 fn has_secret(key: &str, value: &str) -> bool {
     match key {
         "agent.token" => !value.starts_with("file:"),
-        "hub.store" | "hub.redis" => {
+        "hub.store" | "hub.store_replica" | "hub.redis" => {
             if value.starts_with("file:") {
                 return false;
             }
@@ -148,6 +148,7 @@ mod tests {
             ("hub.store", "postgres://perfwatch:secret@db/perfwatch", true),
             ("hub.store", "postgres://perfwatch@db:5432/perfwatch", false),
             ("hub.store", "postgres://db/perfwatch?user=perfwatch&password=secret", true),
+            ("hub.store_replica", "postgres://perfwatch:secret@replica/perfwatch", true),
             ("hub.redis", "redis://:secret@cache:6379", true),
             ("hub.redis", "redis://cache:6379", false),
             ("hub.redis", "redis+sentinel://:secret@a:26379,b:26379/cache", true),

@@ -104,6 +104,9 @@ struct HubFlags {
     /// Database: sqlite:DIRECTORY or postgres://… [default: SQLite in the data directory]
     #[arg(long, value_name = "STORE")]
     store: Option<String>,
+    /// Streaming replica of the database for reads of history: postgres://…, or file:PATH
+    #[arg(long, value_name = "URL")]
+    store_replica: Option<String>,
     /// Redis shared by several hubs: redis://host:6379, or file:PATH
     #[arg(long, value_name = "URL")]
     redis: Option<String>,
@@ -254,6 +257,7 @@ impl Cli {
             Some(Command::Hub(hub)) => {
                 push_override(&mut overrides, "hub.listen", hub.listen);
                 push_override(&mut overrides, "hub.store", hub.store);
+                push_override(&mut overrides, "hub.store_replica", hub.store_replica);
                 push_override(&mut overrides, "hub.redis", hub.redis);
                 commands::run_hub(&self.common.load(overrides)?)
             }

@@ -81,6 +81,11 @@ pub const SETTINGS: &[(&str, &str)] = &[
          from a file; empty: SQLite in the data directory.",
     ),
     (
+        "hub.store_replica",
+        "Streaming replica of the PostgreSQL database, `postgres://user:password@host/database` or `file:PATH`: history \
+         is read there while it has all rows of the primary, otherwise from the primary. Empty: no replica.",
+    ),
+    (
         "hub.id",
         "Id of this hub among the hubs that share a PostgreSQL database: unique, and the same at each start, because \
          the newest snapshots in the database belong to it. 1 to 64 letters, digits, `.`, `_` or `-`; empty: created in the data \
@@ -209,6 +214,7 @@ pub struct HubSettings {
     pub agentless: AgentlessSettings,
     pub interval: Option<Duration>,
     pub store: Option<String>,
+    pub store_replica: Option<Secret>,
     pub id: Option<String>,
     pub disk_budget: Bytes,
     pub min_free_space: Bytes,
@@ -386,6 +392,7 @@ impl Default for HubSettings {
             agentless: AgentlessSettings::default(),
             interval: None,
             store: None,
+            store_replica: None,
             id: None,
             disk_budget: Bytes(10 << 30),
             min_free_space: Bytes(256 << 20),
