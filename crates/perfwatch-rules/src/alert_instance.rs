@@ -84,9 +84,8 @@ pub struct AlertInstance {
     pub state: AlertState,
     window: SlidingWindow,
     value: Option<f64>,
+    /// Worst value while the alert fires.
     peak_value: Option<f64>,
-    /// Start of the newest bucket at the last forecast.
-    forecast_ms: Option<i64>,
     /// Set while the alert fires because of backfilled data and was not reported yet.
     fired_from_backfill: bool,
 }
@@ -95,9 +94,6 @@ impl AlertInstance {
     /// Creates an inactive alert without observations.
     pub fn new(rule: Arc<Rule>, instance: &str) -> Self {
         let window = match &rule.condition {
-            Condition::Threshold { aggregate: Aggregate::Last, .. } => {
-                SlidingWindow::new(Aggregate::Last, 0, 0)
-            }
             Condition::Threshold { aggregate, window, .. } => {
                 SlidingWindow::new(*aggregate, window.ms(), window.ms())
             }
@@ -116,7 +112,6 @@ impl AlertInstance {
             window,
             value: None,
             peak_value: None,
-            forecast_ms: None,
             fired_from_backfill: false,
         }
     }
@@ -149,10 +144,8 @@ impl AlertInstance {
 
     /// Evaluates a value, or a missing value of an instance that the host reports.
     pub fn evaluate(&mut self, value: Option<f64>, time: ObservationTime) -> Option<TransitionEvent> {
-        if let Some(value) = value {
-            self.window.push(time.at_ms, value);
-        }
-        self.update_value(value, time);
+        let begins_bucket = value.is_some_and(|value| self.window.push(time.at_ms, value));
+        self.update_value(value, time, begins_bucket);
         let evaluation = match (&self.rule.condition, value) {
             // A missing value is evaluated by `absent` only.
             (Condition::Absent { .. }, _) | (_, Some(_)) => {
@@ -196,15 +189,12 @@ impl AlertInstance {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "days in milliseconds fit into 52 bits")]
-    fn update_value(&mut self, value: Option<f64>, time: ObservationTime) {
+    fn update_value(&mut self, value: Option<f64>, time: ObservationTime, begins_bucket: bool) {
         let seconds = |ms: i64| ms as f64 / 1_000.0;
         self.value = match &self.rule.condition {
-            Condition::Threshold { aggregate, window, .. } => {
-                self.window.aggregate(*aggregate, window.ms(), 0)
-            }
-            Condition::Change { window, offset, .. } => {
-                let mean = |offset_ms| self.window.aggregate(Aggregate::Mean, window.ms(), offset_ms);
-                match (mean(0), mean(offset.ms())) {
+            Condition::Threshold { .. } => self.window.aggregate(0),
+            Condition::Change { offset, .. } => {
+                match (self.window.aggregate(0), self.window.aggregate(offset.ms())) {
                     (Some(current), Some(previous)) if previous != 0.0 => {
                         Some((current - previous) / previous.abs() * 100.0)
                     }
@@ -212,11 +202,10 @@ impl AlertInstance {
                 }
             }
             Condition::Forecast { target, lookback, compare, .. } => {
-                // The line changes once per bucket at most.
-                if self.forecast_ms == self.window.newest_ms() {
+                // The line is computed once per bucket at most.
+                if !begins_bucket {
                     return;
                 }
-                self.forecast_ms = self.window.newest_ms();
                 let points: Vec<(i64, f64)> = self.window.bucket_means().collect();
                 let covered_ms =
                     points.first().zip(points.last()).map_or(0, |(first, last)| last.0 - first.0);

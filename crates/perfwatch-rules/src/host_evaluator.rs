@@ -25,10 +25,10 @@ const MAX_BOUND_SHAPES: usize = 4;
 /// Source of a value within a snapshot.
 #[derive(Debug, Clone, Copy)]
 enum ValueSource {
-    Column(usize),
+    Column(u32),
     ClockSkew,
     /// First column divided by the second.
-    Ratio(usize, usize),
+    Ratio(u32, u32),
 }
 
 /// Alerts that the columns of a shape are bound to.
@@ -36,9 +36,9 @@ enum ValueSource {
 struct BoundShape {
     id: ShapeId,
     /// Alert index and value source of each bound column.
-    columns: Vec<(usize, ValueSource)>,
+    columns: Box<[(u32, ValueSource)]>,
     /// Indices of alerts whose instance is not in the shape.
-    absent: Vec<usize>,
+    absent: Box<[u32]>,
     /// Number of alerts that `absent` takes into account.
     instance_count: usize,
 }
@@ -47,8 +47,6 @@ struct BoundShape {
 #[derive(Debug, Default)]
 pub struct HostEvaluator {
     rules: Vec<Arc<Rule>>,
-    /// Indices in `rules` by the metric of their condition.
-    rules_by_metric: HashMap<Box<str>, Vec<usize>>,
     instances: Vec<AlertInstance>,
     /// Shapes of the newest snapshots; the last one was used last.
     bound_shapes: VecDeque<BoundShape>,
@@ -85,12 +83,6 @@ impl HostEvaluator {
         };
         self.instances = std::mem::take(&mut self.instances).into_iter().filter_map(update).collect();
         self.rules = rules;
-        self.rules_by_metric.clear();
-        for (index, rule) in self.rules.iter().enumerate() {
-            if let Some((metric, _)) = rule.condition.selector() {
-                self.rules_by_metric.entry(metric.into()).or_default().push(index);
-            }
-        }
         self.index.clear();
         // Conditions without a metric do not wait for a column.
         for rule in self.rules.clone() {
@@ -183,31 +175,39 @@ impl HostEvaluator {
     }
 
     /// Binds the columns of a shape to alerts, creating alerts for new instances.
-    fn bind_columns(&mut self, shape: &Shape) -> Vec<(usize, ValueSource)> {
-        let mut bound = Vec::new();
-        let load = LOAD_PER_CORE_INPUTS.map(|name| shape.column_index(name, ""));
+    fn bind_columns(&mut self, shape: &Shape) -> Box<[(u32, ValueSource)]> {
+        // Only while a shape is bound: each host would have a table of its own.
+        let rules = self.rules.clone();
+        let mut rules_by_metric: HashMap<&str, Vec<&Arc<Rule>>> = HashMap::new();
+        for rule in &rules {
+            if let Some((metric, _)) = rule.condition.selector() {
+                rules_by_metric.entry(metric).or_default().push(rule);
+            }
+        }
+        let load = LOAD_PER_CORE_INPUTS.map(|name| shape.column_index(name, "").and_then(index_u32));
         let derived = [
             (METRIC_CLOCK_SKEW, Some(ValueSource::ClockSkew)),
             (METRIC_LOAD_PER_CORE, load[0].zip(load[1]).map(|(load, cores)| ValueSource::Ratio(load, cores))),
         ];
         let columns = shape.columns().iter().enumerate();
-        let columns = columns
-            .map(|(index, column)| (&*column.metric, &*column.instance, Some(ValueSource::Column(index))));
+        let columns = columns.map(|(index, column)| {
+            (&*column.metric, &*column.instance, index_u32(index).map(ValueSource::Column))
+        });
         let derived = derived.into_iter().map(|(metric, source)| (metric, "", source));
+        let mut bound = Vec::new();
         for (metric, instance, source) in columns.chain(derived) {
-            let (Some(source), Some(rules)) = (source, self.rules_by_metric.get(metric)) else { continue };
-            for index in rules.clone() {
-                let rule = self.rules[index].clone();
+            let (Some(source), Some(rules)) = (source, rules_by_metric.get(metric)) else { continue };
+            for rule in rules {
                 let patterns = rule.condition.selector().and_then(|(_, patterns)| patterns);
                 let is_derived = !matches!(source, ValueSource::Column(_));
                 if (is_derived || instance_matches(patterns, instance))
-                    && let Some(alert) = self.instance_index(&rule, instance)
+                    && let Some(alert) = self.instance_index(rule, instance).and_then(index_u32)
                 {
                     bound.push((alert, source));
                 }
             }
         }
-        bound
+        bound.into()
     }
 
     /// Makes a shape the last of the bound shapes.
@@ -225,7 +225,12 @@ impl HostEvaluator {
             let columns = self.bind_columns(shape);
             self.index = HashMap::new();
             self.instances.shrink_to_fit();
-            self.bound_shapes.push_back(BoundShape { id, columns, absent: Vec::new(), instance_count: 0 });
+            self.bound_shapes.push_back(BoundShape {
+                id,
+                columns,
+                absent: Box::default(),
+                instance_count: 0,
+            });
             if self.bound_shapes.len() > MAX_BOUND_SHAPES {
                 self.bound_shapes.pop_front();
             }
@@ -234,11 +239,12 @@ impl HostEvaluator {
         // Another shape may have created alerts since.
         if bound.instance_count != self.instances.len() {
             let mut is_bound = vec![false; self.instances.len()];
-            bound.columns.iter().for_each(|(alert, _)| is_bound[*alert] = true);
+            bound.columns.iter().for_each(|(alert, _)| is_bound[*alert as usize] = true);
             let is_absent = |alert: &usize| {
                 !is_bound[*alert] && self.instances[*alert].rule.condition.selector().is_some()
             };
-            bound.absent = (0..self.instances.len()).filter(is_absent).collect();
+            let absent = (0..self.instances.len()).filter(is_absent);
+            bound.absent = absent.filter_map(index_u32).collect();
             bound.instance_count = self.instances.len();
         }
     }
@@ -256,7 +262,10 @@ impl HostEvaluator {
         let interval_ms = i64::from(snapshot.interval_ms);
         let time = ObservationTime { at_ms: snapshot.at_ms, interval_ms, age_ms };
         let columns = snapshot.shape.columns();
-        let column = |index: usize| unscale(*snapshot.values.get(index)?, columns[index].decimals);
+        let column = |index: u32| {
+            let index = index as usize;
+            unscale(*snapshot.values.get(index)?, columns[index].decimals)
+        };
         let Some(bound) = self.bound_shapes.back() else { return };
         for (alert, source) in &bound.columns {
             #[expect(clippy::cast_precision_loss, reason = "milliseconds fit into 52 bits")]
@@ -267,10 +276,10 @@ impl HostEvaluator {
                     .zip(column(denominator))
                     .and_then(|(numerator, denominator)| ratio(numerator, denominator)),
             };
-            events.extend(self.instances[*alert].evaluate(value, time));
+            events.extend(self.instances[*alert as usize].evaluate(value, time));
         }
         for alert in &bound.absent {
-            events.extend(self.instances[*alert].evaluate_absent(time));
+            events.extend(self.instances[*alert as usize].evaluate_absent(time));
         }
     }
 
@@ -308,6 +317,11 @@ impl HostEvaluator {
             }
         }
     }
+}
+
+/// Index of a column or an alert as bound shapes contain it, which each host has.
+fn index_u32(index: usize) -> Option<u32> {
+    u32::try_from(index).ok()
 }
 
 /// Returns whether two versions of a rule evaluate alike: same condition and hold time.

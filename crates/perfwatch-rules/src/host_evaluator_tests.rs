@@ -96,7 +96,7 @@ fn alternating_shapes_keep_their_bindings() {
     let fired: Vec<&str> = events.iter().map(|event| &*event.instance).collect();
     assert_eq!(fired, ["/srv"]);
     // An alert that the second shape created is absent from the first.
-    assert_eq!(evaluator.bound_shapes[0].absent, [1]);
+    assert_eq!(evaluator.bound_shapes[0].absent[..], [1]);
     for n in 0..10 {
         let other = shape(&[("filesystem.used_percent", format!("/{n}").as_str())]);
         evaluator.evaluate_snapshot(&snapshot(&other, 50 + n, &[100]), None, 0, &mut events);

@@ -22,15 +22,21 @@ pub enum Aggregate {
     P95,
 }
 
-/// Statistics of the values in a bucket.
+/// Values of a bucket, reduced to what the aggregate of the window needs.
 #[derive(Debug, Clone, Copy)]
 struct WindowBucket {
     start_ms: i64,
-    first_ms: i64,
+    /// Smallest or largest value, or the sum of all values.
+    value: f64,
     count: u32,
-    sum: f64,
-    min: f64,
-    max: f64,
+    /// Time of the first value after the start of the bucket, in milliseconds.
+    first_offset_ms: u32,
+}
+
+impl WindowBucket {
+    fn first_ms(&self) -> i64 {
+        self.start_ms + i64::from(self.first_offset_ms)
+    }
 }
 
 /// Maximum number of full buckets per window. The start of a window is accurate to the width of a
@@ -44,12 +50,21 @@ const MAX_PERCENTILE_VALUES: i64 = 600;
 /// Values of a series, reduced to the data that its aggregate needs.
 #[derive(Debug, Clone)]
 pub struct SlidingWindow {
+    latest: Option<(i64, f64)>,
+    /// Apart, because most rules compare the latest value only.
+    past: Option<Box<Past>>,
+}
+
+/// Values of a window that has a length.
+#[derive(Debug, Clone)]
+struct Past {
+    aggregate: Aggregate,
+    window_ms: i64,
     lookback_ms: i64,
     width_ms: i64,
-    latest: Option<(i64, f64)>,
     buckets: VecDeque<WindowBucket>,
-    /// Apart, because few windows have them.
-    values: Option<Box<SortedValues>>,
+    /// Values of a percentile.
+    values: SortedValues,
 }
 
 /// Values sorted by time, and by size.
@@ -76,77 +91,47 @@ impl SortedValues {
     }
 }
 
-impl SlidingWindow {
-    /// Creates an empty window. `lookback_ms` covers the window and the offset to an earlier window.
-    pub fn new(aggregate: Aggregate, window_ms: i64, lookback_ms: i64) -> Self {
-        Self {
-            lookback_ms: lookback_ms.max(window_ms),
-            // A long lookback makes buckets wider, so that their number stays bounded.
-            width_ms: (window_ms / MAX_WINDOW_BUCKETS).max(lookback_ms / (8 * MAX_WINDOW_BUCKETS)).max(1),
-            latest: None,
-            buckets: VecDeque::new(),
-            values: (aggregate == Aggregate::P95).then(Box::default),
-        }
-    }
-
-    /// Adds a value. Values that are not newer than the latest value and NaN are ignored.
-    pub fn push(&mut self, at_ms: i64, value: f64) {
-        if value.is_nan() || self.latest.is_some_and(|(last, _)| last >= at_ms) {
-            return;
-        }
-        self.latest = Some((at_ms, value));
-        if self.lookback_ms == 0 {
-            return;
-        }
+impl Past {
+    /// Adds a value. Returns whether it begins a bucket.
+    fn push(&mut self, at_ms: i64, value: f64) -> bool {
         let oldest = at_ms.saturating_sub(self.lookback_ms);
-        if let Some(values) = &mut self.values {
+        if self.aggregate == Aggregate::P95 {
             let min_distance_ms = self.lookback_ms / MAX_PERCENTILE_VALUES;
-            if values.by_time.back().is_none_or(|(last, _)| at_ms - last > min_distance_ms) {
-                values.push(at_ms, value);
+            if self.values.by_time.back().is_none_or(|(last, _)| at_ms - last > min_distance_ms) {
+                self.values.push(at_ms, value);
             }
-            values.evict_before(oldest);
+            self.values.evict_before(oldest);
         }
-        let start_ms = at_ms - at_ms.rem_euclid(self.width_ms);
-        match self.buckets.back_mut().filter(|bucket| bucket.start_ms == start_ms) {
+        let offset_ms = at_ms.rem_euclid(self.width_ms);
+        let start_ms = at_ms - offset_ms;
+        let newest = self.buckets.back_mut().filter(|bucket| bucket.start_ms == start_ms);
+        let is_new = newest.is_none();
+        match newest {
             Some(bucket) => {
                 bucket.count += 1;
-                bucket.sum += value;
-                bucket.min = bucket.min.min(value);
-                bucket.max = bucket.max.max(value);
+                bucket.value = match self.aggregate {
+                    Aggregate::Min => bucket.value.min(value),
+                    Aggregate::Max => bucket.value.max(value),
+                    _ => bucket.value + value,
+                };
             }
             None => {
                 if self.buckets.len() == self.buckets.capacity() {
                     self.buckets.reserve_exact(ADDED_CAPACITY);
                 }
-                self.buckets.push_back(WindowBucket {
-                    start_ms,
-                    first_ms: at_ms,
-                    count: 1,
-                    sum: value,
-                    min: value,
-                    max: value,
-                });
+                let first_offset_ms = u32::try_from(offset_ms).unwrap_or(u32::MAX);
+                self.buckets.push_back(WindowBucket { start_ms, value, count: 1, first_offset_ms });
             }
         }
         while self.buckets.front().is_some_and(|bucket| bucket.start_ms + self.width_ms <= oldest) {
             self.buckets.pop_front();
         }
+        is_new
     }
 
-    /// Time and value of the latest observation.
-    pub fn latest(&self) -> Option<(i64, f64)> {
-        self.latest
-    }
-
-    /// Aggregate of the window that ends `offset_ms` before the latest value. `None` without values or
-    /// if the values do not cover the window.
-    pub fn aggregate(&self, aggregate: Aggregate, window_ms: i64, offset_ms: i64) -> Option<f64> {
-        let (last_ms, last) = self.latest?;
-        if aggregate == Aggregate::Last {
-            return Some(last);
-        }
-        let to_ms = last_ms.saturating_sub(offset_ms);
-        let from_ms = to_ms.saturating_sub(window_ms);
+    /// Aggregate of the window that ends at `to_ms`.
+    fn aggregate(&self, to_ms: i64) -> Option<f64> {
+        let from_ms = to_ms.saturating_sub(self.window_ms);
         let within = || {
             let overlaps = move |bucket: &&WindowBucket| {
                 bucket.start_ms + self.width_ms > from_ms && bucket.start_ms <= to_ms
@@ -154,33 +139,75 @@ impl SlidingWindow {
             self.buckets.iter().filter(overlaps)
         };
         // Tolerance of a sixteenth: about the accuracy of the buckets.
-        if to_ms - within().next()?.first_ms < window_ms - window_ms / 16 {
+        if to_ms - within().next()?.first_ms() < self.window_ms - self.window_ms / 16 {
             return None;
         }
-        match (aggregate, &self.values) {
-            (Aggregate::P95, Some(values)) => {
+        let values = || within().map(|bucket| bucket.value);
+        match self.aggregate {
+            Aggregate::P95 => {
                 // Nearest-rank method.
-                let rank = (values.by_size.len() * 95).div_ceil(100).checked_sub(1)?;
-                values.by_size.get(rank).copied()
+                let rank = (self.values.by_size.len() * 95).div_ceil(100).checked_sub(1)?;
+                self.values.by_size.get(rank).copied()
             }
-            (Aggregate::Min, _) => within().map(|bucket| bucket.min).reduce(f64::min),
-            (Aggregate::Max, _) => within().map(|bucket| bucket.max).reduce(f64::max),
-            _ => {
-                let (sum, count) =
-                    within().fold((0.0, 0), |(sum, count), bucket| (sum + bucket.sum, count + bucket.count));
-                Some(sum / f64::from(count))
+            Aggregate::Min => values().reduce(f64::min),
+            Aggregate::Max => values().reduce(f64::max),
+            Aggregate::Mean | Aggregate::Last => {
+                let count: u32 = within().map(|bucket| bucket.count).sum();
+                Some(values().sum::<f64>() / f64::from(count))
             }
         }
     }
+}
 
-    /// Start and mean of each bucket, in the order of time.
-    pub fn bucket_means(&self) -> impl Iterator<Item = (i64, f64)> {
-        self.buckets.iter().map(|bucket| (bucket.start_ms, bucket.sum / f64::from(bucket.count)))
+impl SlidingWindow {
+    /// Creates an empty window of an aggregate. `lookback_ms` covers the window and the offset to an earlier window.
+    pub fn new(aggregate: Aggregate, window_ms: i64, lookback_ms: i64) -> Self {
+        let lookback_ms = lookback_ms.max(window_ms);
+        let past = (aggregate != Aggregate::Last && lookback_ms > 0).then(|| {
+            Box::new(Past {
+                aggregate,
+                window_ms,
+                lookback_ms,
+                // A long lookback makes buckets wider, so that their number stays bounded.
+                width_ms: (window_ms / MAX_WINDOW_BUCKETS).max(lookback_ms / (8 * MAX_WINDOW_BUCKETS)).max(1),
+                buckets: VecDeque::new(),
+                values: SortedValues::default(),
+            })
+        });
+        Self { latest: None, past }
     }
 
-    /// Start of the newest bucket, in milliseconds since 1970.
-    pub fn newest_ms(&self) -> Option<i64> {
-        self.buckets.back().map(|bucket| bucket.start_ms)
+    /// Adds a value. Values that are not newer than the latest value and NaN are ignored. Returns whether the value
+    /// begins a bucket.
+    pub fn push(&mut self, at_ms: i64, value: f64) -> bool {
+        if value.is_nan() || self.latest.is_some_and(|(last, _)| last >= at_ms) {
+            return false;
+        }
+        self.latest = Some((at_ms, value));
+        self.past.as_mut().is_some_and(|past| past.push(at_ms, value))
+    }
+
+    /// Time and value of the latest observation.
+    pub fn latest(&self) -> Option<(i64, f64)> {
+        self.latest
+    }
+
+    /// Aggregate of the window that ends `offset_ms` before the latest value; the latest value if the window has no
+    /// length. `None` without values or if the values do not cover the window.
+    pub fn aggregate(&self, offset_ms: i64) -> Option<f64> {
+        let (last_ms, last) = self.latest?;
+        match &self.past {
+            None => Some(last),
+            Some(past) => past.aggregate(last_ms.saturating_sub(offset_ms)),
+        }
+    }
+
+    /// Start and mean of each bucket of a mean, in the order of time.
+    pub fn bucket_means(&self) -> impl Iterator<Item = (i64, f64)> {
+        self.past
+            .iter()
+            .flat_map(|past| &past.buckets)
+            .map(|bucket| (bucket.start_ms, bucket.value / f64::from(bucket.count)))
     }
 }
 
@@ -190,10 +217,6 @@ mod tests {
 
     #[test]
     fn window_aggregates() {
-        let mut window = SlidingWindow::new(Aggregate::P95, 100_000, 100_000);
-        for second in 0..200_i64 {
-            window.push(second * 1_000, second as f64);
-        }
         // The buckets are 3.125 s wide.
         for (aggregate, expected, tolerance) in [
             (Aggregate::Last, 199.0, 0.0),
@@ -202,11 +225,15 @@ mod tests {
             (Aggregate::Mean, 149.0, 1.6),
             (Aggregate::P95, 194.0, 0.0),
         ] {
-            let value = window.aggregate(aggregate, 100_000, 0).unwrap();
+            let mut window = SlidingWindow::new(aggregate, 100_000, 100_000);
+            for second in 0..200_i64 {
+                window.push(second * 1_000, second as f64);
+            }
+            let value = window.aggregate(0).unwrap();
             assert!((value - expected).abs() <= tolerance, "{aggregate:?} {value}");
+            window.push(50_000, 1e9);
+            assert_eq!(window.aggregate(0), Some(value), "late values are ignored");
         }
-        window.push(50_000, 1e9);
-        assert_eq!(window.aggregate(Aggregate::Max, 100_000, 0), Some(199.0), "late values are ignored");
     }
 
     #[test]
@@ -215,26 +242,34 @@ mod tests {
         for second in 0..4_000_i64 {
             window.push(second * 1_000, if second < 600 { 10.0 } else { 30.0 });
         }
-        assert_eq!(window.aggregate(Aggregate::Mean, 60_000, 0), Some(30.0));
-        assert_eq!(window.aggregate(Aggregate::Mean, 60_000, 3_500_000), Some(10.0));
-        assert!(window.buckets.len() < 300, "{}", window.buckets.len());
+        assert_eq!(window.aggregate(0), Some(30.0));
+        assert_eq!(window.aggregate(3_500_000), Some(10.0));
+        let bucket_count = window.bucket_means().count();
+        assert!(bucket_count < 300, "{bucket_count}");
     }
 
     #[test]
     fn partial_window_has_no_value_and_memory_is_bounded() {
         let mut window = SlidingWindow::new(Aggregate::Mean, 60_000, 60_000);
-        assert_eq!(window.aggregate(Aggregate::Last, 0, 0), None);
         window.push(1_000, 5.0);
-        assert_eq!(window.aggregate(Aggregate::Mean, 60_000, 0), None);
-        assert_eq!(window.aggregate(Aggregate::Last, 0, 0), Some(5.0));
+        assert_eq!(window.aggregate(0), None);
         let mut latest = SlidingWindow::new(Aggregate::Last, 0, 0);
+        assert_eq!(latest.aggregate(0), None);
         latest.push(1, 2.0);
-        assert!(latest.buckets.is_empty() && latest.latest() == Some((1, 2.0)));
+        assert!(latest.past.is_none() && latest.latest() == Some((1, 2.0)));
+        assert_eq!(latest.aggregate(0), Some(2.0));
         let mut day = SlidingWindow::new(Aggregate::P95, 86_400_000, 86_400_000);
         for index in 0..50_000_i64 {
             day.push(index * 2_000, 7.0);
         }
-        assert!(day.buckets.len() <= 34 && day.values.as_ref().unwrap().by_size.len() <= 600);
-        assert_eq!(day.aggregate(Aggregate::P95, 86_400_000, 0), Some(7.0));
+        let past = day.past.as_ref().unwrap();
+        assert!(past.buckets.len() <= 34 && past.values.by_size.len() <= 600);
+        assert_eq!(day.aggregate(0), Some(7.0));
+    }
+
+    #[test]
+    fn alert_on_the_latest_value_is_small() {
+        assert!(size_of::<SlidingWindow>() <= 32);
+        assert!(size_of::<WindowBucket>() <= 24);
     }
 }
