@@ -28,6 +28,9 @@ pub fn validate_snapshot(snapshot: &Snapshot, catalog: &Catalog, now_ms: i64) ->
     if snapshot.interval_ms > limits::MAX_INTERVAL_MS {
         return reject("interval_too_long", "interval exceeds one day".to_owned());
     }
+    if has_valid_values(snapshot, catalog) {
+        return Ok(());
+    }
     for (column, &value) in snapshot.shape.defined_columns(catalog).zip(&snapshot.values) {
         if let Some(message) = check_value(column, value) {
             return reject("value_out_of_range", message);
@@ -37,8 +40,11 @@ pub fn validate_snapshot(snapshot: &Snapshot, catalog: &Catalog, now_ms: i64) ->
 }
 
 /// Replaces values outside of their metric's range by missing ones and adds a collector error, which the host
-/// page shows: a single wrong sensor must not cost the whole snapshot of an agent.
-pub fn remove_invalid_values(snapshot: &mut Snapshot, catalog: &Catalog) {
+/// page shows: a single wrong sensor must not cost the whole snapshot of an agent. Returns whether there was one.
+pub fn remove_invalid_values(snapshot: &mut Snapshot, catalog: &Catalog) -> bool {
+    if has_valid_values(snapshot, catalog) {
+        return false;
+    }
     let mut reasons = Vec::new();
     for (column, value) in snapshot.shape.defined_columns(catalog).zip(&mut snapshot.values) {
         if let Some(reason) = check_value(column, *value) {
@@ -47,12 +53,19 @@ pub fn remove_invalid_values(snapshot: &mut Snapshot, catalog: &Catalog) {
         }
     }
     if reasons.is_empty() {
-        return;
+        return false;
     }
     let mut message = format!("{} values rejected: {}", reasons.len(), reasons.join(", "));
     message.truncate(message.floor_char_boundary(limits::MAX_TEXT_BYTES));
     snapshot.errors.truncate(limits::MAX_COLLECTOR_ERRORS - 1);
     snapshot.errors.insert(0, CollectorError { collector: "hub".to_owned(), message });
+    true
+}
+
+/// Returns whether all values are valid for sure.
+fn has_valid_values(snapshot: &Snapshot, catalog: &Catalog) -> bool {
+    let ranges = snapshot.shape.valid_ranges(catalog);
+    snapshot.values.iter().zip(ranges).all(|(value, range)| *value == MISSING || range.contains(value))
 }
 
 /// Returns the reason why a value is invalid.
@@ -110,11 +123,11 @@ mod tests {
         };
         let reason = validate_snapshot(&snapshot, &catalog, snapshot.at_ms).unwrap_err();
         assert_eq!(reason.message, "cpu.usage{x} is 100.5; allowed range is 0 to 100");
-        remove_invalid_values(&mut snapshot, &catalog);
+        assert!(remove_invalid_values(&mut snapshot, &catalog));
         assert_eq!(snapshot.values, [10_000, MISSING, -5, MISSING]);
         assert!(snapshot.errors[0].message.starts_with("2 values rejected: cpu.usage{x} is 100.5;"));
         assert_eq!(validate_snapshot(&snapshot, &catalog, snapshot.at_ms), Ok(()));
-        remove_invalid_values(&mut snapshot, &catalog);
+        assert!(!remove_invalid_values(&mut snapshot, &catalog));
         assert_eq!(snapshot.errors.len(), 1);
     }
 }

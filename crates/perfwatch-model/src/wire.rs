@@ -19,7 +19,7 @@ use crate::printable::{is_hidden, printable_within};
 use crate::snapshot::{CollectorError, HostFacts, HostRef, ProcessRow, Snapshot};
 use crate::{BootId, CollectorRequests, Column, HostId, Shape, ShapeId, limits};
 use bytes::Bytes;
-use count::{count_fields, decoded_bytes};
+use count::{count_fields, count_values, decoded_bytes};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -388,7 +388,9 @@ pub fn decode_snapshot(
             limits::MAX_COLLECTOR_ERRORS
         ));
     }
-    let message = SnapshotMessage::decode(bytes).map_err(|error| malformed(&error))?;
+    let mut message =
+        SnapshotMessage { values: Vec::with_capacity(count_values(&bytes)), ..Default::default() };
+    message.merge(bytes).map_err(|error| malformed(&error))?;
     let Ok(id) = <[u8; 16]>::try_from(&message.shape[..]) else {
         return invalid("shape id is not 16 bytes");
     };
@@ -403,7 +405,10 @@ pub fn decode_snapshot(
     if message.errors.iter().any(|e| is_long(&e.collector) || is_long(&e.message)) {
         return text_too_long();
     }
-    let process = |message| process_row(message, intern);
+    let mut processes = Vec::with_capacity(message.processes.len());
+    for process in &message.processes {
+        processes.push(process_row(process, intern)?);
+    }
     Ok(Snapshot {
         boot: BootId(boot),
         seq: message.seq,
@@ -411,7 +416,7 @@ pub fn decode_snapshot(
         interval_ms: message.interval_ms,
         shape,
         values: message.values,
-        processes: message.processes.iter().map(process).collect::<Result<_, _>>()?,
+        processes,
         facts: message.facts.map(|facts| Arc::new(facts_from_message(facts))),
         errors: message
             .errors

@@ -13,15 +13,15 @@ const PROCESS_BYTES: usize = 400;
 /// Size of a decoded collector error beside its texts.
 const ERROR_BYTES: usize = 96;
 
-/// Calls a function with the tag and the size of each field at the top level of a message. A malformed rest is
-/// left out: decoding reports it.
-fn for_each_field(message: &Bytes, each: &mut dyn FnMut(u32, usize)) {
+/// Calls a function with the tag and the bytes, with their key, of each field at the top level of a message. A malformed
+/// rest is left out: decoding reports it.
+fn for_each_field(message: &Bytes, each: &mut dyn FnMut(u32, &[u8])) {
     let mut remaining = message.as_ref();
     while remaining.has_remaining() {
-        let before = remaining.remaining();
+        let field = remaining;
         let Ok((tag, wire_type)) = decode_key(&mut remaining) else { break };
         let skipped = skip_field(wire_type, tag, &mut remaining, DecodeContext::default());
-        each(tag, before - remaining.remaining());
+        each(tag, &field[..field.len() - remaining.len()]);
         if skipped.is_err() {
             break;
         }
@@ -35,6 +35,17 @@ pub(super) fn count_fields(message: &Bytes, counted: u32) -> usize {
     count
 }
 
+/// Maximum number of values of a snapshot: the bytes that end a number.
+pub(super) fn count_values(snapshot: &Bytes) -> usize {
+    let mut count = 0;
+    for_each_field(snapshot, &mut |tag, field| {
+        if tag == 6 {
+            count += field.iter().filter(|byte| **byte < 0x80).count();
+        }
+    });
+    count
+}
+
 /// Size of encoded shapes and snapshots in memory after they are decoded, in bytes.
 pub(super) fn decoded_bytes(shapes: &[Bytes], snapshots: &[Bytes]) -> usize {
     let mut sum = 0;
@@ -44,9 +55,9 @@ pub(super) fn decoded_bytes(shapes: &[Bytes], snapshots: &[Bytes]) -> usize {
     }
     for snapshot in snapshots {
         sum += snapshot.len();
-        for_each_field(snapshot, &mut |tag, bytes| {
+        for_each_field(snapshot, &mut |tag, field| {
             sum += match tag {
-                6 => VALUE_BYTES * bytes,
+                6 => VALUE_BYTES * field.len(),
                 7 => PROCESS_BYTES,
                 9 => ERROR_BYTES,
                 _ => 0,
