@@ -388,7 +388,7 @@ fn write_part(
     for (tier, buckets) in &buckets {
         series.add(&bucket_rows(buckets, *tier).as_rows())?;
     }
-    for table in Table::merge(&tables, from_ms) {
+    for table in Table::merge(tables, from_ms) {
         let (at_ms, interval_ms) = (&table.at_ms[..], &table.interval_ms[..]);
         series.add(&Rows { shape: &table.shape, at_ms, interval_ms, columns: &table.columns })?;
         for (at_ms, rows) in table.at_ms.iter().zip(&table.processes) {

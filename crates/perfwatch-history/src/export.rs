@@ -293,7 +293,7 @@ impl ExportWriter {
             tables.clear();
         }
         self.pending.extend(Buckets::merge(&buckets).into_iter().map(PendingRows::Buckets));
-        self.pending.extend(Table::merge(&tables, from_ms).into_iter().map(PendingRows::Rows));
+        self.pending.extend(Table::merge(tables, from_ms).into_iter().map(PendingRows::Rows));
     }
 
     /// Writes pending rows until the text is long enough.

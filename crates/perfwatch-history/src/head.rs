@@ -3,7 +3,7 @@
 use super::share::{ShapeShare, row_bytes};
 use perfwatch_model::{BootId, HostId, RangeSet, Snapshot};
 use perfwatch_store::SequenceRanges;
-use perfwatch_tsdb::{EncodedRow, RowEncoder};
+use perfwatch_tsdb::{EncodedRow, RowEncoder, RowKey};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -265,7 +265,7 @@ impl HostHead {
 }
 
 /// Sequence numbers of rows, by boot.
-pub(super) fn sequence_ranges_of(host: HostId, rows: &[Arc<Snapshot>]) -> Vec<SequenceRanges> {
+pub(super) fn sequence_ranges_of(host: HostId, rows: impl Iterator<Item = RowKey>) -> Vec<SequenceRanges> {
     let mut boots: BTreeMap<BootId, SequenceRanges> = BTreeMap::new();
     for row in rows {
         let ranges = boots.entry(row.boot).or_insert_with(|| SequenceRanges {

@@ -6,7 +6,7 @@ use perfwatch_model::limits::MAX_READ_CELLS;
 use perfwatch_model::{BootId, HostId, MISSING, ProcessRow, Snapshot};
 use perfwatch_store::{BlockContent, HeldPermits, Query, QueryResult, ReadBounds, StoreError};
 use perfwatch_tsdb::rollup::bucket_start;
-use perfwatch_tsdb::{BucketColumn, Buckets, EncodedRow, Projection, Projector, Table, Tier, decode_rows};
+use perfwatch_tsdb::{BucketColumn, Buckets, DecodedRows, EncodedRow, Projection, Projector, Table, Tier};
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -113,7 +113,7 @@ impl History {
         let (sealed, mirrored) = self.read_sealed_and_mirrored(host, tier, range, projection, bounds).await?;
         rows.extend(mirrored);
         let projection = projection.clone();
-        let unsealed = run_held(bounds, move || project_rows(&decode_rows(&rows), &projection)).await?;
+        let unsealed = run_held(bounds, move || project_rows(&rows, &projection)).await?;
         Ok(JoinedSeries { sealed, unsealed })
     }
 
@@ -272,20 +272,9 @@ pub fn bucket_snapshot(buckets: &Buckets, row: usize, tier: Tier) -> Snapshot {
 
 /// Tables of unsealed rows with the selected columns. Columns are selected first: rows with different
 /// columns would otherwise become large tables.
-fn project_rows(rows: &[Arc<Snapshot>], projection: &Projection) -> Vec<Table> {
+fn project_rows(rows: &[EncodedRow], projection: &Projection) -> Vec<Table> {
     let mut projector = Projector::new(projection);
-    let mut select = |row: &Arc<Snapshot>| {
-        let selected = projector.project(&row.shape);
-        if selected.indices.len() == row.shape.columns().len() {
-            return row.clone();
-        }
-        let value = |&index: &usize| row.values.get(index).copied().unwrap_or(MISSING);
-        let values = selected.indices.iter().map(value).collect();
-        Arc::new(Snapshot { shape: selected.shape.clone(), values, ..(**row).clone() })
-    };
-    let selected: Vec<Arc<Snapshot>> = rows.iter().map(&mut select).collect();
-    let tables = Table::from_snapshots(&selected).into_iter();
-    tables.map(|table| table.project(projection, &mut projector)).collect()
+    DecodedRows::new(rows).project(projection, &mut projector).take_tables(|_| true)
 }
 
 /// Usage summed up so far, by process.

@@ -167,7 +167,7 @@ fn rollup_writes(
     let from_ms = window_ms.max(watermarks.tier_ms(tier));
     let mut writes = Vec::new();
     let new_buckets: Vec<Buckets> = if tier == Tier::Raw {
-        let tables = Table::merge(&raw_tables(slices), from_ms);
+        let tables = Table::merge(raw_tables(slices), from_ms);
         if should_rewrite {
             writes.extend(drop_writes(slices));
             for table in &tables {

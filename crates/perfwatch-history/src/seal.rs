@@ -7,11 +7,11 @@ use super::History;
 use super::head::{HostHead, sequence_ranges_of};
 use super::rollup::{self, LateBuckets};
 use super::task::run_blocking;
-use perfwatch_model::{HostId, Snapshot};
+use perfwatch_model::HostId;
 use perfwatch_store::{CommitError, RetentionWatermarks, SealWatermark, StoreError, Write};
-use perfwatch_tsdb::{Buckets, CompressionLevel, EncodedRow, Table, Tier};
-use perfwatch_tsdb::{block, decode_rows, rollup::bucket_start};
-use std::collections::BTreeMap;
+use perfwatch_tsdb::{Buckets, CompressionLevel, DecodedRows, EncodedRow, RowKey, Tier};
+use perfwatch_tsdb::{block, rollup::bucket_start};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -108,15 +108,17 @@ impl History {
         let hosts: Vec<(HostId, Vec<EncodedRow>)> =
             batches.iter().map(|batch| (batch.host, batch.rows.clone())).collect();
         let build = move || {
-            let hosts: Vec<(HostId, Vec<Arc<Snapshot>>)> =
-                hosts.iter().map(|(host, rows)| (*host, decode_rows(rows))).collect();
-            let mut writes = build_blocks(&hosts, watermarks);
-            for (host, rows) in &hosts {
-                let newest = rows.iter().max_by_key(|row| row.at_ms);
-                writes.extend(newest.map(|row| Write::HostSeen(*host, row.at_ms, row.interval_ms)));
-                writes.extend(sequence_ranges_of(*host, rows).into_iter().map(Write::RecordSequences));
+            let (mut writes, mut late) = (Vec::new(), Vec::new());
+            for (host, rows) in hosts {
+                let mut rows = DecodedRows::new(&rows);
+                let newest = rows.keys().max_by_key(|row| row.at_ms);
+                let interval_ms = |row: RowKey| u32::try_from(row.interval_ms).unwrap_or_default();
+                writes.extend(newest.map(|row| Write::HostSeen(host, row.at_ms, interval_ms(row))));
+                writes.extend(sequence_ranges_of(host, rows.keys()).into_iter().map(Write::RecordSequences));
+                writes.extend(build_blocks(host, &mut rows, watermarks));
+                late.extend(build_late_buckets(host, &mut rows, watermarks));
             }
-            (writes, build_late_buckets(&hosts, watermarks))
+            (writes, late)
         };
         let (built, late) = run_blocking(build).await?;
         writes.extend(built);
@@ -147,48 +149,40 @@ fn is_raw_block(write: &Write) -> bool {
     matches!(write, Write::PutBlock(Tier::Raw, ..))
 }
 
-fn build_blocks(hosts: &[(HostId, Vec<Arc<Snapshot>>)], watermarks: RetentionWatermarks) -> Vec<Write> {
+/// Blocks of the rows from the raw watermark on.
+fn build_blocks(host: HostId, rows: &mut DecodedRows, watermarks: RetentionWatermarks) -> Vec<Write> {
     let mut writes = Vec::new();
-    for (host, rows) in hosts {
-        // A block does not cross an hour, so that the blocks of an hour can be rewritten as one block.
-        let mut hours: BTreeMap<i64, Vec<Arc<Snapshot>>> = BTreeMap::new();
-        for row in rows.iter().filter(|row| row.at_ms >= watermarks.tier_ms(Tier::Raw)) {
-            hours.entry(bucket_start(row.at_ms, Tier::Raw.window_ms())).or_default().push(row.clone());
+    // A block does not cross an hour, so that the blocks of an hour can be rewritten as one block.
+    let hour_of = |at_ms: i64| bucket_start(at_ms, Tier::Raw.window_ms());
+    let is_raw = |at_ms: i64| at_ms >= watermarks.tier_ms(Tier::Raw);
+    let times = rows.keys().map(|row| row.at_ms);
+    let hours: BTreeSet<i64> = times.filter(|at_ms| is_raw(*at_ms)).map(hour_of).collect();
+    for hour_ms in hours {
+        for table in rows.take_tables(|at_ms| is_raw(at_ms) && hour_of(at_ms) == hour_ms) {
+            let block = block::encode(&table, CompressionLevel::Fast);
+            writes.push(Write::PutBlock(Tier::Raw, host, table.shape.clone(), block));
         }
-        for (hour_ms, rows) in hours {
-            for table in Table::from_snapshots(&rows) {
-                let block = block::encode(&table, CompressionLevel::Fast);
-                writes.push(Write::PutBlock(Tier::Raw, *host, table.shape.clone(), block));
-            }
-            writes.push(Write::MarkDirty(Tier::Raw, *host, hour_ms));
-        }
+        writes.push(Write::MarkDirty(Tier::Raw, host, hour_ms));
     }
     writes
 }
 
-/// Buckets of the rows below the raw watermark, for the tiers that still cover their time.
+/// Buckets of the remaining rows, which are below the raw watermark, for the tiers that still cover their time.
 fn build_late_buckets(
-    hosts: &[(HostId, Vec<Arc<Snapshot>>)],
+    host: HostId,
+    rows: &mut DecodedRows,
     watermarks: RetentionWatermarks,
 ) -> Vec<LateBuckets> {
-    let mut late = Vec::new();
-    for (host, rows) in hosts {
-        let late_rows = rows.iter().filter(|row| row.at_ms < watermarks.tier_ms(Tier::Raw));
-        let late_rows: Vec<Arc<Snapshot>> = late_rows.cloned().collect();
-        let tables = Table::from_snapshots(&late_rows);
-        let minutes: Vec<Buckets> = tables
-            .iter()
-            .map(|table| Buckets::from_table(table, Tier::Minute.width_ms(), i64::MIN))
-            .collect();
-        let hours = minutes
-            .iter()
-            .map(|m| m.slice(i64::MIN, watermarks.tier_ms(Tier::Minute)).downsample(Tier::Hour.width_ms()));
-        let hours: Vec<Buckets> =
-            hours.map(|hours| hours.slice(watermarks.tier_ms(Tier::Hour), i64::MAX)).collect();
-        let minutes = minutes.iter().map(|m| m.slice(watermarks.tier_ms(Tier::Minute), i64::MAX)).collect();
-        late.push((*host, Tier::Minute, minutes));
-        late.push((*host, Tier::Hour, hours));
-    }
+    let tables = rows.take_tables(|_| true);
+    let minutes: Vec<Buckets> =
+        tables.iter().map(|table| Buckets::from_table(table, Tier::Minute.width_ms(), i64::MIN)).collect();
+    let hours = minutes
+        .iter()
+        .map(|m| m.slice(i64::MIN, watermarks.tier_ms(Tier::Minute)).downsample(Tier::Hour.width_ms()));
+    let hours: Vec<Buckets> =
+        hours.map(|hours| hours.slice(watermarks.tier_ms(Tier::Hour), i64::MAX)).collect();
+    let minutes = minutes.iter().map(|m| m.slice(watermarks.tier_ms(Tier::Minute), i64::MAX)).collect();
+    let mut late = vec![(host, Tier::Minute, minutes), (host, Tier::Hour, hours)];
     late.retain(|(_, _, buckets)| buckets.iter().any(|buckets| !buckets.is_empty()));
     late
 }

@@ -125,7 +125,7 @@ fn build_raw(
             tables.push(table.clone());
         }
     }
-    let merged = Table::merge(&tables, from_ms);
+    let merged = Table::merge(tables, from_ms);
     let mut result = SeriesResult {
         step_ms: 0,
         at_ms: Vec::new(),

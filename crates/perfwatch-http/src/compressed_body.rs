@@ -3,7 +3,7 @@
 use crate::error::ApiError;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
-use perfwatch_model::limits;
+use perfwatch_model::{compression, limits};
 use std::io::{self, Read};
 
 /// Returns whether the body has a `Content-Encoding`.
@@ -21,7 +21,16 @@ pub fn decompress(headers: &HeaderMap, body: Bytes, max_bytes: usize) -> Result<
         "" | "identity" if body.len() > max_bytes => Err(too_large(max_bytes)),
         "" | "identity" => Ok(body),
         "gzip" => read_bounded("gzip", max_bytes, flate2::read::MultiGzDecoder::new(&body[..])),
+        "zstd" if compression::stated_size(&body).is_some_and(|size| size > max_bytes) => {
+            Err(too_large(max_bytes))
+        }
         "zstd" => {
+            // Senders that compress a stream state no size, and are served by a context of their own.
+            if compression::stated_size(&body).is_some()
+                && let Ok(bytes) = compression::decompress(&body, max_bytes)
+            {
+                return Ok(bytes.into());
+            }
             let decoder = zstd::stream::read::Decoder::with_buffer(&body[..]).and_then(|mut decoder| {
                 decoder.window_log_max(limits::MAX_ZSTD_WINDOW_LOG)?;
                 Ok(decoder)

@@ -3,13 +3,11 @@
 
 use bytes::{Buf as _, Bytes};
 use perfwatch_model::wire::{self, Batch};
-use perfwatch_model::{HostId, Snapshot};
-use std::io::Read as _;
+use perfwatch_model::{HostId, Snapshot, compression};
 use std::sync::Arc;
 
 /// Maximum size of a payload after decompression.
-const MAX_PAYLOAD_BYTES: u64 = 64 << 20;
-const ZSTD_LEVEL: i32 = 1;
+const MAX_PAYLOAD_BYTES: usize = 64 << 20;
 /// Size above which a payload is encoded and decoded off the serving threads.
 const MAX_SERVED_BYTES: usize = 64 << 10;
 
@@ -38,7 +36,7 @@ pub(crate) async fn encode(batches: Vec<MirroredBatch>) -> Result<Vec<u8>, Strin
             bytes.extend_from_slice(&u32::try_from(encoded.len()).unwrap_or(u32::MAX).to_le_bytes());
             bytes.extend_from_slice(&encoded);
         }
-        zstd::bulk::compress(&bytes, ZSTD_LEVEL).map_err(|error| error.to_string())
+        compression::compress(&bytes).map_err(|error| error.to_string())
     };
     // A usual snapshot has less than a kilobyte.
     tokio::task::spawn_blocking(encode).await.map_err(|error| error.to_string())?
@@ -53,12 +51,7 @@ pub(crate) async fn decode(payload: Vec<u8>) -> Result<Vec<EncodedSnapshot>, Str
 }
 
 fn decode_now(payload: &[u8]) -> Result<Vec<EncodedSnapshot>, String> {
-    let mut bytes = Vec::new();
-    let decoder = zstd::stream::read::Decoder::new(payload).map_err(|error| error.to_string())?;
-    decoder.take(MAX_PAYLOAD_BYTES + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    if bytes.len() as u64 > MAX_PAYLOAD_BYTES {
-        return Err(format!("larger than {MAX_PAYLOAD_BYTES} bytes"));
-    }
+    let bytes = compression::decompress(payload, MAX_PAYLOAD_BYTES).map_err(|error| error.to_string())?;
     let mut bytes = Bytes::from(bytes);
     let mut snapshots = Vec::new();
     while bytes.remaining() >= 4 {
@@ -112,7 +105,7 @@ mod tests {
         }
         assert!(decode(payload[..payload.len() - 9].to_vec()).await.is_err());
         assert!(decode(b"no payload".to_vec()).await.is_err());
-        let bomb = zstd::bulk::compress(&vec![0; 65 << 20], 1).unwrap();
-        assert!(decode(bomb).await.unwrap_err().contains("larger"));
+        let bomb = compression::compress(&vec![0; 65 << 20]).unwrap();
+        assert!(decode(bomb).await.unwrap_err().contains("too small"));
     }
 }

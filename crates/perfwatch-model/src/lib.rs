@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod clock;
 pub mod collector_request;
 pub mod column;
+pub mod compression;
 pub mod duration;
 pub mod failure_streak;
 pub mod fixed_point;

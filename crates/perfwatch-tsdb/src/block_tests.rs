@@ -189,7 +189,7 @@ fn mixed_shapes_share_a_block_and_duplicates_merge() {
     let split = Table::from_snapshots(&with_change);
     assert_eq!(split.len(), 2);
     let inputs: Vec<Table> = tables.iter().chain(&split).cloned().collect();
-    let merged = Table::merge(&inputs, 2_000);
+    let merged = Table::merge(inputs, 2_000);
     assert_eq!(merged.iter().map(Table::len).sum::<usize>(), 3);
     assert_eq!(merged[0].at_ms, [2_000, 3_000]);
 }

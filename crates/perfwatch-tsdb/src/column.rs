@@ -9,7 +9,7 @@
 mod bit_packed;
 pub(crate) mod run_length;
 
-use crate::bytes::{ByteReader, FormatError, Result, write_varint, write_zigzag};
+use crate::bytes::{ByteReader, FormatError, Result, varint_len, write_varint, write_zigzag, zigzag};
 use perfwatch_model::MISSING;
 
 /// Trade-off between encoding time and size.
@@ -62,35 +62,40 @@ fn encode_present(values: &[i64], level: CompressionLevel) -> (u8, Vec<u8>) {
         return (KIND_CONSTANT, body);
     }
     let deltas = bit_packed::delta_encode(values);
-    let mut delta = Vec::new();
-    write_zigzag(&mut delta, values[0]);
+    let mut body = Vec::new();
     if deltas.iter().all(|delta| *delta == deltas[0]) {
-        write_zigzag(&mut delta, deltas[0]);
-        return (KIND_LINEAR, delta);
+        write_zigzag(&mut body, values[0]);
+        write_zigzag(&mut body, deltas[0]);
+        return (KIND_LINEAR, body);
     }
-    let mut best = (KIND_BIT_PACKED, bit_packed::encode(values));
-    delta.extend_from_slice(&bit_packed::encode(&deltas));
-    let is_smooth = delta.len() < best.1.len();
-    keep_if_smaller(&mut best, KIND_DELTA, delta);
-    if let Some(body) = run_length::encode(values) {
-        keep_if_smaller(&mut best, KIND_RUN_LENGTH, body);
-    }
+    let (plain, delta) = (bit_packed::Plan::new(values), bit_packed::Plan::new(&deltas));
+    let delta_len = varint_len(zigzag(values[0])) as usize + delta.len;
+    let is_smooth = delta_len < plain.len;
+    let max_run_length = plain.len.min(delta_len).min(2 * values.len() + 1);
+    let kind = if run_length::encoded_len(values, max_run_length).is_some() {
+        run_length::encode(&mut body, values);
+        KIND_RUN_LENGTH
+    } else if is_smooth {
+        write_zigzag(&mut body, values[0]);
+        delta.encode(&mut body);
+        KIND_DELTA
+    } else {
+        plain.encode(&mut body);
+        KIND_BIT_PACKED
+    };
+    let mut best = (kind, body);
     if level == CompressionLevel::Best && values.len() >= MIN_PCO_VALUES {
         // The automatic choice of pco's delta order would take most of the encoding time.
         let delta_spec = pco::DeltaSpec::TryConsecutive(usize::from(is_smooth));
         let config =
             pco::ChunkConfig::default().with_compression_level(PCO_LEVEL).with_delta_spec(delta_spec);
         if let Ok(body) = pco::standalone::simple_compress(values, &config) {
-            keep_if_smaller(&mut best, KIND_PCO, body);
+            if body.len() < best.1.len() {
+                best = (KIND_PCO, body);
+            }
         }
     }
     best
-}
-
-fn keep_if_smaller(best: &mut (u8, Vec<u8>), kind: u8, body: Vec<u8>) {
-    if body.len() < best.1.len() {
-        *best = (kind, body);
-    }
 }
 
 /// Decodes a column of `rows` values.

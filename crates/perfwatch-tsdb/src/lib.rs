@@ -17,7 +17,6 @@ pub mod rollup;
 pub mod row_chunk;
 mod section;
 pub mod table;
-mod zstd_contexts;
 
 pub use block::{Block, BlockHeader, BlockPart, RowKind};
 pub use bytes::{FormatError, write_varint, write_zigzag};
@@ -25,7 +24,7 @@ pub use column::CompressionLevel;
 pub use projection::{ColumnProjection, Projection, Projector, SeriesCounter, SeriesGroup, SeriesSelector};
 pub use query::Tier;
 pub use rollup::{BUCKET_STATS_LEN, BucketColumn, BucketStats, Buckets};
-pub use row_chunk::{EncodedRow, RowEncoder, decode_rows};
+pub use row_chunk::{DecodedRows, EncodedRow, RowEncoder, RowKey, decode_rows};
 pub use table::Table;
 
 #[cfg(test)]

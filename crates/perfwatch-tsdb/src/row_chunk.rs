@@ -6,12 +6,13 @@
 
 mod chunk;
 mod columns;
+mod decoded_rows;
 mod rows;
 
-use crate::process_values::with_values;
-use crate::zstd_contexts;
-use chunk::{ChunkRows, ValueReader};
-use perfwatch_model::{ProcessRow, Shape, Snapshot};
+use crate::table::Table;
+use chunk::{ChunkRows, ProcessIdentity, ValueReader};
+pub use decoded_rows::{DecodedRows, RowKey, decode_rows};
+use perfwatch_model::{ProcessRow, Shape, Snapshot, compression};
 use rows::{Headers, PreviousRow, RowValues};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -61,18 +62,18 @@ impl RowChunk {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Decodes all rows.
-    fn decode(&self) -> Vec<Arc<Snapshot>> {
+    /// Decodes all rows, in the order of their arrival.
+    fn decode(&self) -> Table {
         let rows = self.lock();
         let decoded = match rows.uncompressed_len {
             None => rows.decode(&self.shape, &rows.headers, RowValues::new(&rows, self.columns)),
-            Some(length) => zstd_contexts::decompress(&rows.values, length).ok().and_then(|bytes| {
+            Some(length) => compression::decompress(&rows.values, length).ok().and_then(|bytes| {
                 let (headers, values) = columns::read(&rows, &bytes, self.columns)?;
                 rows.decode(&self.shape, headers, values)
             }),
         };
         // Only bytes that no encoder writes cannot be decoded.
-        decoded.unwrap_or_default()
+        decoded.unwrap_or_else(|| Table::empty(self.shape.clone()))
     }
 }
 
@@ -80,7 +81,7 @@ impl ChunkRows {
     /// Rewrites the rows by column and compresses them; no row is added any more.
     fn close(&mut self, columns: usize) {
         let Some(bytes) = columns::write(self, columns) else { return };
-        if let Ok(compressed) = zstd_contexts::compress(&bytes) {
+        if let Ok(compressed) = compression::compress(&bytes) {
             self.uncompressed_len = Some(bytes.len());
             self.values = compressed;
             self.headers = Vec::new();
@@ -88,34 +89,26 @@ impl ChunkRows {
         self.values.shrink_to_fit();
     }
 
-    fn decode(
-        &self,
-        shape: &Arc<Shape>,
-        headers: &[u8],
-        mut values: impl ValueReader,
-    ) -> Option<Vec<Arc<Snapshot>>> {
+    fn decode(&self, shape: &Arc<Shape>, headers: &[u8], mut values: impl ValueReader) -> Option<Table> {
         let mut headers = Headers::new(self, headers);
-        let mut row = || {
+        let mut table = Table::with_capacity(shape.clone(), self.count);
+        for row in 0..self.count {
             let header = headers.next_header()?;
-            let columns = values.row()?;
-            let process = |index: usize| {
-                let [values @ .., parent_pid] = values.process(index)?;
-                let parent_pid = u32::try_from(parent_pid).ok();
-                Some(with_values(ProcessRow { parent_pid, ..self.processes.get(index)?.clone() }, values))
-            };
-            Some(Arc::new(Snapshot {
-                boot: header.boot,
-                seq: header.seq,
-                at_ms: header.at_ms,
-                interval_ms: header.interval_ms,
-                shape: shape.clone(),
-                values: columns,
-                processes: header.processes.into_iter().map(process).collect::<Option<_>>()?,
-                facts: header.facts,
-                errors: header.errors.to_vec(),
-            }))
-        };
-        (0..self.count).map(|_| row()).collect()
+            values.read_row()?;
+            let mut processes = Vec::with_capacity(header.processes.len());
+            for index in header.processes {
+                processes.push(self.processes.get(index)?.row(values.process(index)?));
+            }
+            table.boots.push(header.boot);
+            table.seqs.push(header.seq);
+            table.at_ms.push(header.at_ms);
+            table.interval_ms.push(i64::from(header.interval_ms));
+            table.processes.push(processes);
+            table.errors.push(header.errors.to_vec());
+            table.facts.extend(header.facts.map(|facts| (row, facts)));
+        }
+        table.columns = values.into_columns();
+        Some(table)
     }
 }
 
@@ -130,7 +123,7 @@ pub struct RowEncoder {
 /// Processes of a chunk, with the index of each by pid and start time.
 #[derive(Debug, Default)]
 struct ProcessTable {
-    rows: Arc<Vec<ProcessRow>>,
+    rows: Arc<Vec<Arc<ProcessIdentity>>>,
     indices: HashMap<(u32, i64), usize>,
 }
 
@@ -245,23 +238,13 @@ fn process_index(
     // Texts that only this process and the interner have; others are shared.
     let text_bytes = |text: &Arc<str>| if Arc::strong_count(text) <= 3 { text.len() + 64 } else { 0 };
     let mut added_bytes =
-        size_of::<ProcessRow>() + [&name, &user, &command].map(text_bytes).iter().sum::<usize>();
+        size_of::<ProcessIdentity>() + [&name, &user, &command].map(text_bytes).iter().sum::<usize>();
     if Arc::strong_count(&rows.processes) > 1 {
-        added_bytes += rows.processes.len() * size_of::<ProcessRow>();
+        added_bytes += size_of_val(&rows.processes[..]);
     }
     let processes = Arc::make_mut(&mut rows.processes);
-    processes.push(ProcessRow { pid, started_ms, name, user, command, ..ProcessRow::default() });
+    processes.push(Arc::new(ProcessIdentity { pid, started_ms, name, user, command }));
     let index = processes.len() - 1;
     indices.insert(key, index);
     (index, added_bytes)
-}
-
-/// Decodes rows, in their order. Each chunk is decoded once.
-pub fn decode_rows<'a>(rows: impl IntoIterator<Item = &'a EncodedRow>) -> Vec<Arc<Snapshot>> {
-    let mut chunks: HashMap<*const RowChunk, Vec<Arc<Snapshot>>> = HashMap::new();
-    let decode = |row: &EncodedRow| {
-        let decoded = chunks.entry(Arc::as_ptr(&row.chunk)).or_insert_with(|| row.chunk.decode());
-        decoded.get(row.index as usize).cloned()
-    };
-    rows.into_iter().filter_map(decode).collect()
 }

@@ -6,7 +6,7 @@ use crate::column::{self, CompressionLevel, run_length};
 use crate::process_values::{PROCESS_ROW_LEN, process_values, with_values};
 use crate::table::MAX_ROWS;
 use perfwatch_model::wire;
-use perfwatch_model::{CollectorError, HostFacts, MISSING, ProcessRow, limits};
+use perfwatch_model::{CollectorError, HostFacts, MISSING, ProcessRow, compression, limits};
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -114,7 +114,7 @@ fn write_compressed(out: &mut Vec<u8>, bytes: &[u8]) {
 
 fn read_compressed(reader: &mut ByteReader<'_>, max_bytes: usize) -> Result<Vec<u8>> {
     let length = reader.read_len(max_bytes)?;
-    let bytes = zstd::bulk::decompress(reader.bytes()?, length)
+    let bytes = compression::decompress(reader.bytes()?, length)
         .map_err(|_| FormatError::Invalid("section does not decompress"))?;
     if bytes.len() == length {
         Ok(bytes)

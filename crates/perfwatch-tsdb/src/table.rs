@@ -6,6 +6,7 @@ use perfwatch_model::{
 };
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Maximum number of rows of a block: an hour at four rows per second needs 14,400.
@@ -37,16 +38,21 @@ pub struct Table {
 impl Table {
     /// Creates a table without rows.
     pub fn empty(shape: Arc<Shape>) -> Self {
+        Self::with_capacity(shape, 0)
+    }
+
+    /// Creates a table without rows, and space for rows.
+    pub(crate) fn with_capacity(shape: Arc<Shape>, rows: usize) -> Self {
         let columns = vec![Vec::new(); shape.columns().len()];
         Self {
             shape,
-            at_ms: Vec::new(),
-            interval_ms: Vec::new(),
-            boots: Vec::new(),
-            seqs: Vec::new(),
+            at_ms: Vec::with_capacity(rows),
+            interval_ms: Vec::with_capacity(rows),
+            boots: Vec::with_capacity(rows),
+            seqs: Vec::with_capacity(rows),
             columns,
-            processes: Vec::new(),
-            errors: Vec::new(),
+            processes: Vec::with_capacity(rows),
+            errors: Vec::with_capacity(rows),
             facts: Vec::new(),
         }
     }
@@ -118,16 +124,21 @@ impl Table {
     }
 
     /// Merges tables of a single host: rows from `from_ms` on, sorted by time, without duplicates.
-    pub fn merge(tables: &[Self], from_ms: i64) -> Vec<Self> {
-        let mut seen = HashSet::new();
-        let mut positions: Vec<(usize, usize)> = Vec::new();
-        for (index, table) in tables.iter().enumerate() {
-            for row in 0..table.len() {
-                if table.at_ms[row] >= from_ms && seen.insert((table.boots[row], table.seqs[row])) {
-                    positions.push((index, row));
-                }
-            }
-        }
+    pub fn merge(mut tables: Vec<Self>, from_ms: i64) -> Vec<Self> {
+        let rows = |(index, table): (usize, &Self)| {
+            let is_selected = |&row: &usize| table.at_ms[row] >= from_ms;
+            let rows: Vec<usize> = (0..table.len()).filter(is_selected).collect();
+            rows.into_iter().map(move |row| (index, row))
+        };
+        let positions = tables.iter().enumerate().flat_map(rows).collect();
+        Self::merge_rows(&mut tables, positions)
+    }
+
+    /// Moves rows of tables of a single host, each given by its table and its index there, to new tables: sorted by
+    /// time, without duplicates.
+    pub(crate) fn merge_rows(tables: &mut [Self], mut positions: Vec<(usize, usize)>) -> Vec<Self> {
+        let mut seen = HashSet::with_capacity(positions.len());
+        positions.retain(|&(table, row)| seen.insert((tables[table].boots[row], tables[table].seqs[row])));
         let sort_key = |&(table, row): &(usize, usize)| {
             let table: &Self = &tables[table];
             (table.at_ms[row], table.boots[row], table.seqs[row])
@@ -203,31 +214,29 @@ impl ShapeUnion {
         self.mapping.get(&Arc::as_ptr(shape))
     }
 
-    /// Appends the values of a row; columns that its shape does not have become `MISSING`.
-    fn copy_row(
+    /// Appends rows to columns that have `len` values then; columns that the shape of the rows does not have become
+    /// `MISSING`. `append` appends the values of a column of the shape.
+    fn append_columns(
         &self,
         shape: &Arc<Shape>,
         columns: &mut [Vec<i64>],
-        value: impl Fn(usize) -> i64,
-        row: usize,
+        len: usize,
+        append: impl Fn(usize, &mut Vec<i64>),
     ) {
         match self.mapping(shape) {
-            Some(ColumnMapping::Identity) => columns.iter_mut().enumerate().for_each(|(index, column)| {
-                column.push(value(index));
-            }),
+            Some(ColumnMapping::Identity) => {
+                columns.iter_mut().enumerate().for_each(|(index, column)| append(index, column));
+            }
             Some(ColumnMapping::Indices(indices)) => {
-                indices.iter().enumerate().for_each(|(from, &to)| columns[to].push(value(from)));
-                columns
-                    .iter_mut()
-                    .filter(|column| column.len() <= row)
-                    .for_each(|column| column.push(MISSING));
+                indices.iter().enumerate().for_each(|(from, &to)| append(from, &mut columns[to]));
             }
             None => {}
         }
+        columns.iter_mut().for_each(|column| column.resize(len, MISSING));
     }
 
     fn build_table(&self, rows: &[&Snapshot]) -> Table {
-        let mut table = Table::empty(self.shape.clone());
+        let mut table = Table::with_capacity(self.shape.clone(), rows.len());
         table.columns.iter_mut().for_each(|column| column.reserve_exact(rows.len()));
         for (row, snapshot) in rows.iter().enumerate() {
             table.at_ms.push(snapshot.at_ms);
@@ -237,28 +246,47 @@ impl ShapeUnion {
             table.processes.push(snapshot.processes.clone());
             table.errors.push(snapshot.errors.clone());
             table.facts.extend(snapshot.facts.iter().map(|facts| (row, facts.clone())));
-            let value = |column: usize| snapshot.values.get(column).copied().unwrap_or(MISSING);
-            self.copy_row(&snapshot.shape, &mut table.columns, value, row);
+            let append = |index: usize, column: &mut Vec<i64>| {
+                column.extend(snapshot.values.get(index));
+            };
+            self.append_columns(&snapshot.shape, &mut table.columns, row + 1, append);
         }
         table
     }
 
-    fn merge_tables(&self, tables: &[Table], positions: &[(usize, usize)]) -> Table {
-        let mut merged = Table::empty(self.shape.clone());
-        for (row, &(table, source_row)) in positions.iter().enumerate() {
-            let table = &tables[table];
-            merged.at_ms.push(table.at_ms[source_row]);
-            merged.interval_ms.push(table.interval_ms[source_row]);
-            merged.boots.push(table.boots[source_row]);
-            merged.seqs.push(table.seqs[source_row]);
-            merged.processes.push(table.processes.get(source_row).cloned().unwrap_or_default());
-            merged.errors.push(table.errors.get(source_row).cloned().unwrap_or_default());
-            let facts = table.facts.iter().filter(|(changed, _)| *changed == source_row);
-            merged.facts.extend(facts.map(|(_, facts)| (row, facts.clone())));
-            let value = |column: usize| table.columns[column].get(source_row).copied().unwrap_or(MISSING);
-            self.copy_row(&table.shape, &mut merged.columns, value, row);
+    /// Moves rows to a new table.
+    fn merge_tables(&self, tables: &mut [Table], positions: &[(usize, usize)]) -> Table {
+        let mut merged = Table::with_capacity(self.shape.clone(), positions.len());
+        merged.columns.iter_mut().for_each(|column| column.reserve_exact(positions.len()));
+        let mut remaining = positions;
+        while let Some(&(table, first)) = remaining.first() {
+            // Rows that follow each other are moved together.
+            let is_next =
+                |(offset, position): &(usize, &(usize, usize))| **position == (table, first + offset);
+            let count = remaining.iter().enumerate().take_while(is_next).count();
+            self.move_rows(&mut tables[table], first..first + count, &mut merged);
+            remaining = &remaining[count..];
         }
         merged
+    }
+
+    fn move_rows(&self, source: &mut Table, rows: Range<usize>, merged: &mut Table) {
+        let len = merged.len();
+        merged.at_ms.extend_from_slice(&source.at_ms[rows.clone()]);
+        merged.interval_ms.extend_from_slice(&source.interval_ms[rows.clone()]);
+        merged.boots.extend_from_slice(&source.boots[rows.clone()]);
+        merged.seqs.extend_from_slice(&source.seqs[rows.clone()]);
+        for row in rows.clone() {
+            merged.processes.push(source.processes.get_mut(row).map(std::mem::take).unwrap_or_default());
+            merged.errors.push(source.errors.get_mut(row).map(std::mem::take).unwrap_or_default());
+        }
+        let facts = source.facts.iter().filter(|(changed, _)| rows.contains(changed));
+        merged.facts.extend(facts.map(|(changed, facts)| (len + changed - rows.start, facts.clone())));
+        // A column outside the projection has no values.
+        let append = |index: usize, column: &mut Vec<i64>| {
+            column.extend_from_slice(source.columns[index].get(rows.clone()).unwrap_or_default());
+        };
+        self.append_columns(&source.shape, &mut merged.columns, len + rows.len(), append);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Run-length encoding: presence of rows, and values that repeat.
 
-use crate::bytes::{ByteReader, FormatError, Result, write_varint, write_zigzag};
+use crate::bytes::{ByteReader, FormatError, Result, varint_len, write_varint, write_zigzag, zigzag};
 
 /// Appends the number of runs, then the lengths of alternating runs of present and missing rows. The
 /// first run is present and may be empty.
@@ -38,20 +38,27 @@ pub(crate) fn read_presence(reader: &mut ByteReader<'_>, rows: usize) -> Result<
     if from == rows { Ok(ranges) } else { Err(FormatError::Invalid("runs are shorter than the rows")) }
 }
 
-/// Encodes length and difference of each run; `None` if runs do not save space.
-pub(super) fn encode(values: &[i64]) -> Option<Vec<u8>> {
-    let runs = values.chunk_by(|a, b| a == b);
-    let mut out = Vec::new();
-    let mut previous = 0i64;
-    for run in runs {
-        write_varint(&mut out, run.len() as u64);
-        write_zigzag(&mut out, run[0].wrapping_sub(previous));
+/// Size of the encoded runs in bytes; `None` if it is not less than `max`.
+pub(super) fn encoded_len(values: &[i64], max: usize) -> Option<usize> {
+    let (mut len, mut previous) = (0, 0i64);
+    for run in values.chunk_by(|a, b| a == b) {
+        len += varint_len(run.len() as u64) + varint_len(zigzag(run[0].wrapping_sub(previous)));
         previous = run[0];
-        if out.len() > values.len() * 2 {
+        if len as usize >= max {
             return None;
         }
     }
-    Some(out)
+    Some(len as usize)
+}
+
+/// Appends length and difference of each run.
+pub(super) fn encode(out: &mut Vec<u8>, values: &[i64]) {
+    let mut previous = 0i64;
+    for run in values.chunk_by(|a, b| a == b) {
+        write_varint(out, run.len() as u64);
+        write_zigzag(out, run[0].wrapping_sub(previous));
+        previous = run[0];
+    }
 }
 
 pub(super) fn decode(reader: &mut ByteReader<'_>, rows: usize) -> Result<Vec<i64>> {

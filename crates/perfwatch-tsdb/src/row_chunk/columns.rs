@@ -4,17 +4,10 @@
 //! Layout: length and bytes of the headers, the columns, then the columns of each process that occurs.
 
 use super::chunk::{ChunkRows, NO_VALUES, ProcessValues, ValueReader};
-use super::rows::{Headers, RowValues, read_value, value_len, write_value};
-use crate::bytes::{ByteReader, varint_len, write_bytes, write_varint, write_zigzag};
-use perfwatch_model::MISSING;
+use super::rows::{Headers, RowValues};
+use crate::bytes::{ByteReader, write_bytes};
+use crate::column::{CompressionLevel, read_column, write_column};
 use std::vec::IntoIter;
-
-/// All values are equal.
-const KIND_CONSTANT: u64 = 0;
-/// Each value as its difference from the value before: counters, and values that seldom change.
-const KIND_DIFFERENCES: u64 = 1;
-/// Each value as its distance from the smallest: values that vary around a mean.
-const KIND_DISTANCES: u64 = 2;
 
 /// Number of values of a process.
 const PROCESS_VALUES_LEN: usize = NO_VALUES.len();
@@ -43,11 +36,13 @@ pub(super) fn write(rows: &ChunkRows, columns: usize) -> Option<Vec<u8>> {
     }
     let mut bytes = Vec::with_capacity(rows.headers.len() + rows.values.len());
     write_bytes(&mut bytes, &rows.headers);
-    by_column.chunks(rows.count.max(1)).for_each(|column| write_column(&mut bytes, column));
+    by_column
+        .chunks(rows.count.max(1))
+        .for_each(|column| write_column(&mut bytes, column, CompressionLevel::Fast));
     let mut remaining = by_process.as_slice();
     for &count in occurrences.by_process.iter().filter(|count| **count > 0) {
         let (process, others) = remaining.split_at(count * PROCESS_VALUES_LEN);
-        process.chunks(count).for_each(|column| write_column(&mut bytes, column));
+        process.chunks(count).for_each(|column| write_column(&mut bytes, column, CompressionLevel::Fast));
         remaining = others;
     }
     Some(bytes)
@@ -87,26 +82,29 @@ pub(super) fn read<'a>(
     let mut reader = ByteReader(bytes);
     let header_bytes = reader.bytes().ok()?;
     let occurrences = Occurrences::read(rows, header_bytes)?.by_process;
-    let mut column = |count: usize| Some(read_column(&mut reader, count)?.into_iter());
-    let columns = (0..columns).map(|_| column(rows.count)).collect::<Option<_>>()?;
+    let mut by_column = Vec::with_capacity(columns);
+    for _ in 0..columns {
+        by_column.push(read_column(&mut reader, rows.count).ok()?);
+    }
     let mut processes: Vec<[IntoIter<i64>; PROCESS_VALUES_LEN]> = vec![Default::default(); occurrences.len()];
     for (process, count) in processes.iter_mut().zip(occurrences).filter(|(_, count)| *count > 0) {
         for values in process {
-            *values = column(count)?;
+            *values = read_column(&mut reader, count).ok()?.into_iter();
         }
     }
-    Some((header_bytes, ColumnValues { columns, processes }))
+    Some((header_bytes, ColumnValues { columns: by_column, processes }))
 }
 
 /// Values of a full chunk.
 pub(super) struct ColumnValues {
-    columns: Vec<IntoIter<i64>>,
+    columns: Vec<Vec<i64>>,
     processes: Vec<[IntoIter<i64>; PROCESS_VALUES_LEN]>,
 }
 
 impl ValueReader for ColumnValues {
-    fn row(&mut self) -> Option<Vec<i64>> {
-        self.columns.iter_mut().map(Iterator::next).collect()
+    fn read_row(&mut self) -> Option<()> {
+        // All rows are read already.
+        Some(())
     }
 
     fn process(&mut self, index: usize) -> Option<ProcessValues> {
@@ -116,58 +114,8 @@ impl ValueReader for ColumnValues {
         }
         Some(values)
     }
-}
 
-/// Code of a value as a distance; `None` if there is none.
-fn distance_code(value: i64, smallest: i64) -> Option<u64> {
-    match value {
-        MISSING => Some(0),
-        value => value.wrapping_sub(smallest).cast_unsigned().checked_add(1),
-    }
-}
-
-fn write_column(bytes: &mut Vec<u8>, values: &[i64]) {
-    let first = values.first().copied().unwrap_or_default();
-    if values.iter().all(|value| *value == first) {
-        write_varint(bytes, KIND_CONSTANT);
-        write_zigzag(bytes, first);
-        return;
-    }
-    let before = || std::iter::once(MISSING).chain(values.iter().copied());
-    let differences_len: u32 = before().zip(values).map(|(before, &value)| value_len(before, value)).sum();
-    let smallest = values.iter().copied().filter(|value| *value != MISSING).min().unwrap_or_default();
-    let distances = || values.iter().map(|value| distance_code(*value, smallest));
-    let distances_len = distances().try_fold(0, |length, code| Some(length + varint_len(code?)));
-    // A first difference is as long as the smallest value.
-    if distances_len.is_some_and(|length| length < differences_len) {
-        write_varint(bytes, KIND_DISTANCES);
-        write_zigzag(bytes, smallest);
-        distances().flatten().for_each(|code| write_varint(bytes, code));
-    } else {
-        write_varint(bytes, KIND_DIFFERENCES);
-        before().zip(values).for_each(|(before, &value)| write_value(bytes, before, value));
-    }
-}
-
-fn read_column(reader: &mut ByteReader<'_>, count: usize) -> Option<Vec<i64>> {
-    match reader.uint().ok()? {
-        KIND_CONSTANT => Some(vec![reader.int().ok()?; count]),
-        KIND_DIFFERENCES => {
-            let mut before = MISSING;
-            let mut value = || {
-                before = read_value(reader, before)?;
-                Some(before)
-            };
-            (0..count).map(|_| value()).collect()
-        }
-        KIND_DISTANCES => {
-            let smallest = reader.int().ok()?;
-            let value = |code: u64| match code.checked_sub(1) {
-                None => MISSING,
-                Some(distance) => smallest.wrapping_add(distance.cast_signed()),
-            };
-            (0..count).map(|_| reader.uint().ok().map(value)).collect()
-        }
-        _ => None,
+    fn into_columns(self) -> Vec<Vec<i64>> {
+        self.columns
     }
 }

@@ -1,7 +1,7 @@
 //! Rows of an open chunk: a header, and the values that differ from those of the row before.
 
 use super::chunk::{ChunkRows, NO_VALUES, ProcessValues, ValueReader};
-use crate::bytes::{ByteReader, unzigzag, varint_len, write_varint, write_zigzag, zigzag};
+use crate::bytes::{ByteReader, unzigzag, write_varint, write_zigzag, zigzag};
 use crate::process_values::{PROCESS_ROW_LEN, process_values};
 use perfwatch_model::{BootId, CollectorError, HostFacts, MISSING, ProcessRow, Snapshot};
 use std::slice::Iter;
@@ -128,16 +128,6 @@ pub(super) fn write_value(bytes: &mut Vec<u8>, before: i64, value: i64) {
     }
 }
 
-/// Number of bytes of a value as its difference from the value before.
-pub(super) fn value_len(before: i64, value: i64) -> u32 {
-    let base = if before == MISSING { 0 } else { before };
-    match zigzag(value.wrapping_sub(base)).checked_add(KIND_DIFFERENCE) {
-        _ if value == MISSING => 1,
-        Some(code) => varint_len(code),
-        None => 9,
-    }
-}
-
 /// Reads a value, as written by [`write_value`].
 pub(super) fn read_value(reader: &mut ByteReader<'_>, before: i64) -> Option<i64> {
     let base = if before == MISSING { 0 } else { before };
@@ -212,34 +202,44 @@ impl<'a> Headers<'a> {
 /// Values of an open chunk.
 pub(super) struct RowValues<'a> {
     reader: ByteReader<'a>,
-    columns: Vec<i64>,
+    /// Values of the row that was read last.
+    row: Vec<i64>,
+    /// Values of the rows that were read for a table.
+    columns: Vec<Vec<i64>>,
     processes: Vec<ProcessValues>,
 }
 
 impl<'a> RowValues<'a> {
     pub(super) fn new(rows: &'a ChunkRows, columns: usize) -> Self {
         let processes = vec![NO_VALUES; rows.processes.len()];
-        Self { reader: ByteReader(&rows.values), columns: vec![MISSING; columns], processes }
+        let columns = vec![Vec::new(); columns];
+        Self { reader: ByteReader(&rows.values), row: vec![MISSING; columns.len()], columns, processes }
     }
 }
 
 impl RowValues<'_> {
     /// Values of the columns of the next row.
     pub(super) fn next_row(&mut self) -> Option<&[i64]> {
-        read_changes(&mut self.reader, &mut self.columns)?;
-        Some(&self.columns)
+        read_changes(&mut self.reader, &mut self.row)?;
+        Some(&self.row)
     }
 }
 
 impl ValueReader for RowValues<'_> {
-    fn row(&mut self) -> Option<Vec<i64>> {
-        self.next_row().map(<[i64]>::to_vec)
+    fn read_row(&mut self) -> Option<()> {
+        read_changes(&mut self.reader, &mut self.row)?;
+        self.columns.iter_mut().zip(&self.row).for_each(|(column, value)| column.push(*value));
+        Some(())
     }
 
     fn process(&mut self, index: usize) -> Option<ProcessValues> {
         let values = self.processes.get_mut(index)?;
         read_changes(&mut self.reader, values)?;
         Some(*values)
+    }
+
+    fn into_columns(self) -> Vec<Vec<i64>> {
+        self.columns
     }
 }
 
