@@ -27,6 +27,7 @@ mod tasks;
 mod tests;
 pub mod timeline;
 
+use bytes::Bytes;
 use head::{HostHead, InFlightAppends};
 pub use metrics::HistoryMetrics;
 use perfwatch_model::{Clock, HostId, Snapshot, limit_table, limits};
@@ -134,6 +135,29 @@ pub enum AppendError {
     /// Ingestion is blocked, or the store cannot write the rows.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Snapshot to append.
+pub struct NewRow {
+    /// Snapshot in decoded form.
+    pub snapshot: Arc<Snapshot>,
+    /// Its encoding in wire format, if it is at hand: the head stores it as it is.
+    pub encoded: Option<Bytes>,
+}
+
+impl From<Arc<Snapshot>> for NewRow {
+    fn from(snapshot: Arc<Snapshot>) -> Self {
+        Self { snapshot, encoded: None }
+    }
+}
+
+impl NewRow {
+    fn to_stored(&self, host: HostId) -> SnapshotRow {
+        // A sender may encode less tightly, and add fields that are unknown here: not at the expense of others.
+        let is_counted = |encoded: &&Bytes| encoded.len() as u64 <= row_bytes(&self.snapshot);
+        let encoded = self.encoded.as_ref().filter(is_counted).cloned();
+        SnapshotRow { host, snapshot: self.snapshot.clone(), encoded }
+    }
 }
 
 /// Result of an append.
@@ -348,30 +372,34 @@ impl History {
     pub async fn append(
         &self,
         host: HostId,
-        snapshots: Vec<Arc<Snapshot>>,
+        rows: Vec<impl Into<NewRow>>,
     ) -> Result<AppendOutcome, AppendError> {
+        self.append_rows(host, rows.into_iter().map(Into::into).collect()).await
+    }
+
+    async fn append_rows(&self, host: HostId, rows: Vec<NewRow>) -> Result<AppendOutcome, AppendError> {
         if let Some(reason) = self.low_disk_space() {
             return Err(StoreError::Unavailable(reason).into());
         }
         let head = self.head(host);
         let append_lock = head.lock_append().await;
         let mut batch = HashSet::new();
-        let is_new: Vec<bool> = snapshots
-            .iter()
-            .map(|s| !head.contains(s.boot, s.seq) && batch.insert((s.boot, s.seq)))
-            .collect();
-        let new_rows = || snapshots.iter().zip(&is_new).filter(|(_, is_new)| **is_new).map(|(row, _)| row);
-        let rows: Vec<SnapshotRow> =
-            new_rows().map(|snapshot| SnapshotRow { host, snapshot: snapshot.clone() }).collect();
+        let mut is_new_row = |row: &NewRow| {
+            let key = (row.snapshot.boot, row.snapshot.seq);
+            !head.contains(key.0, key.1) && batch.insert(key)
+        };
+        let is_new: Vec<bool> = rows.iter().map(&mut is_new_row).collect();
+        let new_rows = || rows.iter().zip(&is_new).filter(|(_, is_new)| **is_new).map(|(row, _)| row);
+        let stored: Vec<SnapshotRow> = new_rows().map(|row| row.to_stored(host)).collect();
         let mut appended = Vec::new();
-        if !rows.is_empty() {
-            self.check_share(host, &head, &rows).await?;
+        if !stored.is_empty() {
+            self.check_share(host, &head, &stored).await?;
             let guard = self.in_flight.begin();
             // If the head is full, sealing makes space for the next attempt.
-            let arrival = self.backend.append(rows).await.inspect_err(|_| self.seal_due.notify_one())?;
+            let arrival = self.backend.append(stored).await.inspect_err(|_| self.seal_due.notify_one())?;
             self.in_flight.finish(arrival);
             let now = self.clock.monotonic();
-            appended = head.append(arrival, new_rows().map(|row| &**row), now);
+            appended = head.append(arrival, new_rows().map(|row| &*row.snapshot), now);
             drop(guard);
             if self.is_seal_due(&head, now) {
                 self.seal_due.notify_one();

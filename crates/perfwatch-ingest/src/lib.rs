@@ -5,4 +5,4 @@ pub mod mirror;
 mod mirror_payload;
 mod pipeline;
 
-pub use pipeline::{Pipeline, PipelineDeps, SnapshotClock, Submission, SubmitError};
+pub use pipeline::{Pipeline, PipelineDeps, ReceivedSnapshot, SnapshotClock, Submission, SubmitError};

@@ -1,10 +1,11 @@
 //! Ingestion pipeline of all sources: validation, durable append, acknowledgment, publication.
 
+use bytes::Bytes;
 use perfwatch_agentless::sink::{CollectedSnapshot, SinkError, SnapshotSink};
 use perfwatch_alerting::Alerting;
 use perfwatch_auth::identity::Principal;
 use perfwatch_auth::{AuthDirectory, Identity};
-use perfwatch_history::{AppendError, AppendOutcome, History, ShareExceeded};
+use perfwatch_history::{AppendError, AppendOutcome, History, NewRow, ShareExceeded};
 use perfwatch_live::host_names::{HostRename, NameRight};
 use perfwatch_live::host_registry::{HostRegistry, HostRegistryError, HostSender};
 use perfwatch_live::sender_clock::SenderClock;
@@ -24,6 +25,16 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+/// Snapshot of a batch.
+pub struct ReceivedSnapshot {
+    /// Index in the batch.
+    pub index: usize,
+    /// Snapshot in decoded form.
+    pub snapshot: Snapshot,
+    /// Its encoding in wire format, if the sender gave it.
+    pub encoded: Option<Bytes>,
+}
+
 /// Snapshots of one host from one sender.
 pub struct Submission {
     /// Host of the snapshots.
@@ -32,8 +43,8 @@ pub struct Submission {
     pub rights: HostSender,
     /// Sender, as the audit log names it.
     pub sender: String,
-    /// Snapshots in the order of the sender, with their index in its batch.
-    pub snapshots: Vec<(usize, Snapshot)>,
+    /// Snapshots in the order of the sender.
+    pub snapshots: Vec<ReceivedSnapshot>,
     /// Shapes that the sender sent with them, by the ids that its snapshots name.
     pub shapes: HashMap<ShapeId, Arc<Shape>>,
     /// Facts of the host, if the sender gave them apart from its snapshots.
@@ -47,7 +58,7 @@ impl Submission {
     pub fn new(
         sender: &Identity,
         host: HostRef,
-        snapshots: Vec<(usize, Snapshot)>,
+        snapshots: Vec<ReceivedSnapshot>,
         facts: Option<Arc<HostFacts>>,
         clock: SnapshotClock,
     ) -> Self {
@@ -66,7 +77,9 @@ impl Submission {
 impl Submission {
     /// Returns whether its processing takes too long for a thread that serves other requests.
     pub fn is_large(&self) -> bool {
-        let values = |(_, snapshot): &(usize, Snapshot)| snapshot.values.len() + snapshot.processes.len() * 4;
+        let values = |ReceivedSnapshot { snapshot, .. }: &ReceivedSnapshot| {
+            snapshot.values.len() + snapshot.processes.len() * 4
+        };
         self.snapshots.iter().map(values).sum::<usize>() > MAX_SERVED_VALUES
     }
 }
@@ -190,23 +203,29 @@ impl Pipeline {
         submission: &mut Submission,
         now_ms: i64,
         rejected: &mut Vec<RejectedSnapshot>,
-    ) -> (Vec<Snapshot>, Option<SenderClock>) {
+    ) -> (Vec<ReceivedSnapshot>, Option<SenderClock>) {
         let mut snapshots = std::mem::take(&mut submission.snapshots);
         let mut new_clock = None;
         if let SnapshotClock::Sender { skew_ms } = submission.clock {
+            let sent_ms: Vec<i64> = snapshots.iter().map(|received| received.snapshot.at_ms).collect();
             let mut times: Vec<&mut i64> =
-                snapshots.iter_mut().map(|(_, snapshot)| &mut snapshot.at_ms).collect();
+                snapshots.iter_mut().map(|received| &mut received.snapshot.at_ms).collect();
             new_clock = self.deps.hosts.correct_clock(&submission.host, &mut times, skew_ms, now_ms);
+            for (received, sent_ms) in snapshots.iter_mut().zip(sent_ms) {
+                received.encoded.take_if(|_| received.snapshot.at_ms != sent_ms);
+            }
         }
         let mut valid = Vec::with_capacity(snapshots.len());
-        for (index, mut snapshot) in snapshots {
-            match validate_snapshot(&snapshot, &self.deps.catalog, now_ms) {
+        for mut received in snapshots {
+            match validate_snapshot(&received.snapshot, &self.deps.catalog, now_ms) {
                 Ok(()) => {
-                    snapshot.shape = self.shapes.get(snapshot.shape.id()).unwrap_or(snapshot.shape);
-                    valid.push(snapshot);
+                    if let Some(shape) = self.shapes.get(received.snapshot.shape.id()) {
+                        received.snapshot.shape = shape;
+                    }
+                    valid.push(received);
                 }
                 Err(reason) => rejected.push(RejectedSnapshot {
-                    index,
+                    index: received.index,
                     code: reason.code.to_owned(),
                     message: reason.message,
                 }),
@@ -287,7 +306,8 @@ impl Pipeline {
         if valid.is_empty() {
             return Ok(response);
         }
-        let facts = valid.iter().rev().find_map(|snapshot| snapshot.facts.clone()).or(submission.facts);
+        let facts =
+            valid.iter().rev().find_map(|received| received.snapshot.facts.clone()).or(submission.facts);
         let rights = submission.rights;
         let (id, rename) = self.deps.hosts.resolve_named(&submission.host, facts, rights, now_ms).await?;
         if let Some(rename) = rename {
@@ -301,13 +321,18 @@ impl Pipeline {
         let skew_ms = self.deps.hosts.clock_skew_ms(id);
         let learned_ms = self.deps.hosts.interval_ms(id);
         // The interval that a sender declares; scripts declare none, and get the learned one.
-        let declared_ms: Vec<u32> = valid.iter().map(|snapshot| snapshot.interval_ms).collect();
-        for snapshot in valid.iter_mut().filter(|snapshot| snapshot.interval_ms == 0) {
-            snapshot.interval_ms = learned_ms;
+        let declared_ms: Vec<u32> = valid.iter().map(|received| received.snapshot.interval_ms).collect();
+        for received in valid.iter_mut().filter(|received| received.snapshot.interval_ms == 0) {
+            (received.snapshot.interval_ms, received.encoded) = (learned_ms, None);
         }
-        let valid: Vec<Arc<Snapshot>> = valid.into_iter().map(Arc::new).collect();
+        let row = |received: ReceivedSnapshot| NewRow {
+            snapshot: Arc::new(received.snapshot),
+            encoded: received.encoded,
+        };
+        let rows: Vec<NewRow> = valid.into_iter().map(row).collect();
+        let valid: Vec<Arc<Snapshot>> = rows.iter().map(|row| row.snapshot.clone()).collect();
         // Blocks further appends of the host until dropped, so that snapshots are published in order.
-        let appended = self.deps.history.append(id, valid.clone()).await?;
+        let appended = self.deps.history.append(id, rows).await?;
         let name: Arc<str> = self.deps.hosts.name(id).into();
         let principal = self.deps.hosts.share_principal(id, now_ms);
         let AppendOutcome { rows, append_lock } = appended;
@@ -348,7 +373,7 @@ impl SnapshotSink for Pipeline {
                 host: collected.host,
                 rights: HostSender { name_right: NameRight::OwnHost, creates_as: None },
                 sender: "SSH collection".to_owned(),
-                snapshots: vec![(0, collected.snapshot)],
+                snapshots: vec![ReceivedSnapshot { index: 0, snapshot: collected.snapshot, encoded: None }],
                 shapes: HashMap::new(),
                 facts: None,
                 clock: SnapshotClock::Hub { host_skew_ms: collected.clock_skew_ms },

@@ -3,19 +3,17 @@
 use crate::error::StoreError;
 use crate::store::{HeadSnapshot, SnapshotRow};
 use perfwatch_model::wire::{self, WireError};
-use perfwatch_model::{HostId, Shape, ShapeId, StringInterner};
+use perfwatch_model::{HostId, Shape, ShapeId, StringInterner, compression};
 use std::sync::Arc;
 
 /// Version of the encoding. Later versions must read it, too.
 const VERSION: u8 = 1;
-/// Fast level, because a payload is written once and read only after a restart.
-const ZSTD_LEVEL: i32 = 1;
 /// Maximum decompressed size. A group commit has some thousand snapshots at most.
 const MAX_PAYLOAD_BYTES: usize = 1 << 30;
 
 /// Appends the encoded snapshot with its host to the payload of a group commit.
 pub(crate) fn encode_snapshot(out: &mut Vec<u8>, row: &SnapshotRow) {
-    let encoded = wire::encode_snapshot(&row.snapshot);
+    let encoded = row.encoded.clone().unwrap_or_else(|| wire::encode_snapshot(&row.snapshot));
     out.extend_from_slice(&row.host.to_bytes());
     out.extend_from_slice(&u32::try_from(encoded.len()).unwrap_or(u32::MAX).to_le_bytes());
     out.extend_from_slice(&encoded);
@@ -25,8 +23,8 @@ pub(crate) fn encode_snapshot(out: &mut Vec<u8>, row: &SnapshotRow) {
 pub(crate) fn compress_payload(rows: &[u8]) -> Vec<u8> {
     let mut payload = vec![VERSION];
     payload.extend_from_slice(&u32::try_from(rows.len()).unwrap_or(u32::MAX).to_le_bytes());
-    // Compression into memory cannot fail.
-    payload.extend_from_slice(&zstd::bulk::compress(rows, ZSTD_LEVEL).unwrap_or_default());
+    // Fast, because a payload is written once and read only after a restart. Compression into memory cannot fail.
+    payload.extend_from_slice(&compression::compress(rows).unwrap_or_default());
     payload
 }
 
@@ -50,7 +48,7 @@ pub(crate) fn decode_payload(
         return Err(unreadable("too long"));
     }
     let bytes =
-        zstd::bulk::decompress(&payload[5..], length).map_err(|error| unreadable(&error.to_string()))?;
+        compression::decompress(&payload[5..], length).map_err(|error| unreadable(&error.to_string()))?;
     let mut remaining = bytes.as_slice();
     let (mut rows, mut unknown) = (Vec::new(), Vec::new());
     while !remaining.is_empty() {
@@ -66,7 +64,10 @@ pub(crate) fn decode_payload(
         };
         match wire::decode_snapshot(encoded.to_vec().into(), shapes, &|text| texts.intern(text)) {
             Ok(snapshot) => {
-                rows.push(HeadSnapshot { arrival, row: SnapshotRow { host, snapshot: Arc::new(snapshot) } });
+                rows.push(HeadSnapshot {
+                    arrival,
+                    row: SnapshotRow { host, snapshot: Arc::new(snapshot), encoded: None },
+                });
             }
             Err(WireError::UnknownShape(id)) => unknown.push(id),
             Err(error) => return Err(unreadable(&error.to_string())),

@@ -13,6 +13,7 @@ use crate::sql::SqlValue;
 use crate::task_lease::{LeasedTask, TaskLease};
 use crate::transaction::Transaction;
 use crate::write::BlockInfo;
+use bytes::Bytes;
 use perfwatch_model::{HostId, Snapshot};
 use perfwatch_tsdb::plan::TierState;
 use perfwatch_tsdb::{Buckets, FormatError, Projection, Table, Tier};
@@ -31,6 +32,8 @@ pub struct SnapshotRow {
     pub host: HostId,
     /// Snapshot in decoded form.
     pub snapshot: Arc<Snapshot>,
+    /// Its encoding in wire format, if it is at hand.
+    pub encoded: Option<Bytes>,
 }
 
 /// A snapshot that is read back from the head after a start.

@@ -12,12 +12,13 @@ use perfwatch_http::ingest_body::{self, IngestContent};
 use perfwatch_http::ingest_memory::{DecodedPermit, ReceivedBody, Sender};
 use perfwatch_http::schemas;
 use perfwatch_http::{ApiError, Audited, compressed_body};
-use perfwatch_ingest::{SnapshotClock, Submission, SubmitError};
+use perfwatch_ingest::{ReceivedSnapshot, SnapshotClock, Submission, SubmitError};
 use perfwatch_live::host_registry::HostRegistryError;
 use perfwatch_model::json::{self, ParsedSnapshot};
 use perfwatch_model::validation::remove_invalid_values;
 use perfwatch_model::wire::{self, Batch, IngestResponse, RejectedSnapshot, WireError};
-use perfwatch_model::{HostId, HostRef, Shape, ShapeId, Snapshot, limits};
+use perfwatch_model::{HostId, HostRef, Shape, ShapeId, limits};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -145,7 +146,13 @@ fn decode_batch(app: &App, identity: &Identity, batch: Batch) -> Result<DecodedB
         let (id, shape) = wire::decode_sent_shape(shape).map_err(|error| malformed(&error))?;
         batch_shapes.insert(id, app.pipeline.shape(id).unwrap_or_else(|| Arc::new(shape)));
     }
-    let shapes = |id| batch_shapes.get(&id).cloned().or_else(|| app.pipeline.shape(id));
+    // A shape whose texts were cleaned has another id than the snapshots name.
+    let is_renamed = Cell::new(false);
+    let shapes = |id| {
+        let shape: Option<Arc<Shape>> = batch_shapes.get(&id).cloned().or_else(|| app.pipeline.shape(id));
+        is_renamed.set(shape.as_ref().is_some_and(|shape| shape.id() != id));
+        shape
+    };
     let texts = |text: &str| app.pipeline.intern_text(text);
     let mut rejected = Vec::new();
     let mut snapshots = Vec::with_capacity(batch.snapshots.len());
@@ -153,12 +160,13 @@ fn decode_batch(app: &App, identity: &Identity, batch: Batch) -> Result<DecodedB
         let decoded = if bytes.len() > limits::MAX_SNAPSHOT_BYTES {
             Err(WireError::Invalid(format!("snapshot exceeds {} bytes", limits::MAX_SNAPSHOT_BYTES)))
         } else {
-            wire::decode_snapshot(bytes, &shapes, &texts)
+            wire::decode_snapshot(bytes.clone(), &shapes, &texts)
         };
         match decoded {
             Ok(mut snapshot) => {
-                remove_invalid_values(&mut snapshot, &app.catalog);
-                snapshots.push((index, snapshot));
+                let is_changed = remove_invalid_values(&mut snapshot, &app.catalog) || is_renamed.get();
+                let encoded = (!is_changed).then_some(bytes);
+                snapshots.push(ReceivedSnapshot { index, snapshot, encoded });
             }
             Err(WireError::UnknownShape(id)) => {
                 let message = format!("unknown shape {id}; resend with shapes and host facts");
@@ -188,14 +196,15 @@ fn decode_json(app: &App, identity: &Identity, bytes: &[u8]) -> Result<DecodedBo
     let is_single = bytes.trim_ascii_start().first() != Some(&b'[');
     let now_ms = app.clock.wall_ms();
     let mut response = IngestResponse::default();
-    let mut by_host: HashMap<HostRef, Vec<(usize, Snapshot)>> = HashMap::new();
+    let mut by_host: HashMap<HostRef, Vec<ReceivedSnapshot>> = HashMap::new();
     let mut shapes: HashMap<ShapeId, Arc<Shape>> = HashMap::new();
     json::for_each_snapshot(bytes, &mut |index, object| {
         match json::read_snapshot(&object, &app.catalog, now_ms) {
             Ok(ParsedSnapshot { host, mut snapshot }) => {
                 // One copy of a shape for all snapshots of the body.
                 snapshot.shape = shapes.entry(snapshot.shape.id()).or_insert(snapshot.shape).clone();
-                by_host.entry(host).or_default().push((index, snapshot));
+                let received = ReceivedSnapshot { index, snapshot, encoded: None };
+                by_host.entry(host).or_default().push(received);
             }
             Err(error) => response.rejected.push(RejectedSnapshot {
                 index,
@@ -216,8 +225,8 @@ fn decode_json(app: &App, identity: &Identity, bytes: &[u8]) -> Result<DecodedBo
             Ok(host) => authorized.push((host, snapshots)),
             // Other hosts of the list are accepted.
             Err(error) if error.code() == "ambiguous_host" => {
-                response.rejected.extend(snapshots.iter().map(|(index, _)| RejectedSnapshot {
-                    index: *index,
+                response.rejected.extend(snapshots.iter().map(|received| RejectedSnapshot {
+                    index: received.index,
                     code: error.code().to_owned(),
                     message: error.message().to_owned(),
                 }));

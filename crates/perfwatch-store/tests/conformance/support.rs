@@ -64,7 +64,7 @@ pub(crate) fn row(host: HostId, shape: &Arc<Shape>, seq: u64, at_ms: i64) -> Sna
         facts: None,
         errors: vec![],
     };
-    SnapshotRow { host, snapshot: Arc::new(snapshot) }
+    SnapshotRow { host, snapshot: Arc::new(snapshot), encoded: None }
 }
 
 pub(crate) fn host(number: u8) -> HostRecord {

@@ -9,11 +9,11 @@ use perfwatch_auth::encryption::Keyring;
 use perfwatch_auth::{AuthDirectory, SessionLifetimes};
 use perfwatch_history::{History, HistoryConfig};
 use perfwatch_http::rate_limit::{RateLimitConfig, RateLimiters};
-use perfwatch_ingest::{Pipeline, PipelineDeps, SnapshotClock, Submission, SubmitError};
+use perfwatch_ingest::{Pipeline, PipelineDeps, ReceivedSnapshot, SnapshotClock, Submission, SubmitError};
 use perfwatch_live::LiveFeed;
 use perfwatch_live::host_registry::{HostRegistry, HostSender};
 use perfwatch_metrics::SelfMetrics;
-use perfwatch_model::wire::IngestResponse;
+use perfwatch_model::wire::{self, IngestResponse};
 use perfwatch_model::{Catalog, Clock, ManualClock, Snapshot, SystemClock, limits};
 use perfwatch_settings::{ConfiguredSettings, SettingTargets, SettingValues, Settings};
 use perfwatch_store::definitions::DefinitionKind;
@@ -203,11 +203,16 @@ impl SimulatedHub {
         host: &FakeHost,
         batch: Vec<Snapshot>,
     ) -> Option<Result<IngestResponse, SubmitError>> {
+        let received = |(index, snapshot): (usize, Snapshot)| ReceivedSnapshot {
+            index,
+            encoded: Some(wire::encode_snapshot(&snapshot)),
+            snapshot,
+        };
         let submission = Submission {
             host: host.reference(),
             rights: HostSender::default(),
             sender: "agent".to_owned(),
-            snapshots: batch.into_iter().enumerate().collect(),
+            snapshots: batch.into_iter().enumerate().map(received).collect(),
             shapes: HashMap::new(),
             facts: None,
             clock: SnapshotClock::Sender { skew_ms: Some(host.stated_skew_ms()) },
