@@ -171,7 +171,8 @@ impl SqliteInner {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&self.path, flags).map_err(unavailable)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(unavailable)?;
-        connection.execute_batch("PRAGMA cache_size=-8192; PRAGMA temp_store=MEMORY").map_err(unavailable)?;
+        // Each commit of the writer invalidates the cache: it serves one read, and the kernel has the pages, too.
+        connection.execute_batch("PRAGMA cache_size=-2048; PRAGMA temp_store=MEMORY").map_err(unavailable)?;
         Ok(connection)
     }
 
