@@ -262,11 +262,12 @@ impl Pipeline {
         // Before the task starts: a submission that waits holds no thread. The semaphore is never closed.
         let turn = if is_large { Some(self.large_turn().await) } else { None };
         let pipeline = self.clone();
-        let task = async move {
+        // Boxed once: the start of a task moves its future several times.
+        let task = Box::pin(async move {
             let result = pipeline.submit(submission).await;
             drop((held, turn));
             result
-        };
+        });
         let task = if is_large {
             let runtime = Handle::current();
             tokio::task::spawn_blocking(move || runtime.block_on(task))
