@@ -54,7 +54,7 @@ fn measure(
     let size = || match &folder {
         // Database and write-ahead log, as `du` counts them.
         Some(folder) => bytes_below(folder),
-        None => runtime.block_on(store.disk_usage()).map_or(0, |usage| usage.disk_bytes),
+        None => runtime.block_on(store.disk_usage(None)).map_or(0, |usage| usage.disk_bytes),
     };
     let done = AtomicBool::new(false);
     let (report, (samples, max_bytes)) = std::thread::scope(|scope| {

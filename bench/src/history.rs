@@ -87,7 +87,7 @@ impl Run<'_> {
         let hub = BenchHub::start(self.runtime, store.clone(), self.clock, BUDGET_BYTES)?;
         // All rows are old enough to be sealed and rolled up before the size on disk is measured.
         wait_for_rollups(self.runtime, &*store, self.clock)?;
-        let usage = self.runtime.block_on(store.disk_usage())?;
+        let usage = self.runtime.block_on(store.disk_usage(None))?;
         let [raw, minutes, hours] = usage.tier_bytes;
         let per_sample = |bytes: u64| bytes as f64 / report.samples as f64;
         println!(
@@ -138,7 +138,7 @@ fn wait_for_rollups(
     let mut previous = DiskUsage::default();
     loop {
         std::thread::sleep(shorten(Duration::from_secs(5)));
-        let usage = runtime.block_on(store.disk_usage())?;
+        let usage = runtime.block_on(store.disk_usage(None))?;
         let dirty_windows = runtime.block_on(store.dirty_windows(
             perfwatch_tsdb::Tier::Raw,
             clock.wall_ms() - 5_000_000,

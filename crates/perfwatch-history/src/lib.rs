@@ -25,6 +25,7 @@ mod task;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod tier_sizes;
 pub mod timeline;
 
 use bytes::Bytes;
@@ -41,6 +42,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 use task::HistoryTask;
 pub use task::run_blocking;
+use tier_sizes::TierSizes;
 use tokio::sync::{Notify, OwnedMutexGuard};
 
 /// Head rows per read when the head is loaded at the start.
@@ -114,6 +116,8 @@ pub struct History {
     over_share: RwLock<HashSet<HostId>>,
     /// Space that rows may take until the disk usage is measured again.
     space_share: Mutex<SpaceShare>,
+    /// Sizes of the tiers.
+    tier_sizes: Mutex<TierSizes>,
     /// Last error of each task that currently fails.
     task_errors: Mutex<HashMap<HistoryTask, String>>,
     /// Lease of the newest run of the tasks that change the shared store; `None` before the first.
@@ -190,6 +194,7 @@ impl History {
             truncate_pending: AtomicBool::new(true),
             over_share: RwLock::default(),
             space_share: Mutex::default(),
+            tier_sizes: Mutex::default(),
             task_errors: Mutex::default(),
             maintenance_lease: Mutex::default(),
             config_changed: Notify::new(),

@@ -147,6 +147,7 @@ impl History {
         match self.commit_maintenance(writes).await {
             Ok(()) => {
                 self.metrics.record_deleted(reason, blocks.len());
+                self.tier_sizes().subtract(blocks);
                 Ok(blocks.len())
             }
             // A roll-up replaced some of these blocks.

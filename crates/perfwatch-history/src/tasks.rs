@@ -93,8 +93,7 @@ impl History {
                 () = self.config_changed.notified() => last_retention = None,
             }
             // Every hub reports the disk usage; the holder of the lease deletes.
-            let usage =
-                self.run_task(HistoryTask::DiskUsage, BUDGET_INTERVAL, self.backend.disk_usage()).await;
+            let usage = self.run_task(HistoryTask::DiskUsage, BUDGET_INTERVAL, self.disk_usage()).await;
             if let Some(usage) = usage {
                 self.metrics.set_usage(usage);
                 self.record_result(HistoryTask::DiskUsage, self.update_over_share(usage).await);

@@ -315,10 +315,10 @@ async fn disk_budget_deletes_oldest_raw_data_first(backend: TestBackend) {
         site.advance_to(T0 + (i64::try_from(minute).unwrap() + 1) * MINUTE);
         site.history.append(site.host, rows).await.unwrap();
         site.history.seal(true).await.unwrap();
-        let usage = site.history.backend.disk_usage().await.unwrap();
+        let usage = site.history.backend.disk_usage(None).await.unwrap();
         site.history.enforce_disk_budget(usage).await.unwrap();
         site.history.backend.vacuum(0).await.unwrap();
-        largest = largest.max(site.history.backend.disk_usage().await.unwrap().disk_bytes);
+        largest = largest.max(site.history.backend.disk_usage(None).await.unwrap().disk_bytes);
     }
     assert!(largest <= site.config.budget_bytes, "{largest}");
     let watermark_ms = site.history.backend.retention_watermarks().await.unwrap().ms[0];
@@ -372,7 +372,7 @@ async fn disk_budget_is_shared_by_host(backend: TestBackend) {
         });
         refused += u64::from(site.history.append(hostile, rows.collect()).await.is_err());
         site.history.seal(true).await.unwrap();
-        let usage = site.history.backend.disk_usage().await.unwrap();
+        let usage = site.history.backend.disk_usage(None).await.unwrap();
         site.history.update_over_share(usage).await.unwrap();
         site.history.enforce_disk_budget(usage).await.unwrap();
         site.history.backend.vacuum(0).await.unwrap();
@@ -400,7 +400,7 @@ async fn ingestion_is_blocked_while_the_store_rejects_rows(backend: TestBackend)
         row.errors = (0..500 * factor).map(error).collect();
         let result = site.history.append(site.host, vec![Arc::new(row)]).await;
         site.history.seal(true).await.unwrap();
-        site.history.backend.disk_usage().await.unwrap();
+        site.history.backend.disk_usage(None).await.unwrap();
         result.is_err()
     };
     let mut minute = 0;
@@ -411,11 +411,11 @@ async fn ingestion_is_blocked_while_the_store_rejects_rows(backend: TestBackend)
     assert!(site.history.ingest_blocked().unwrap().contains("budget"));
     site.advance_to(T0 + i64::try_from(minute + 10).unwrap() * MINUTE);
     for _ in 0..5 {
-        let usage = site.history.backend.disk_usage().await.unwrap();
+        let usage = site.history.backend.disk_usage(None).await.unwrap();
         site.history.enforce_disk_budget(usage).await.unwrap();
         site.history.backend.vacuum(0).await.unwrap();
     }
-    site.history.backend.disk_usage().await.unwrap();
+    site.history.backend.disk_usage(None).await.unwrap();
     assert!(!is_rejected(&site, minute + 10).await);
     assert_eq!(site.history.ingest_blocked(), None);
 }

@@ -115,7 +115,7 @@ async fn changes_apply_to_all_hubs_and_are_audited() {
         assert_eq!(hub.settings.values().agent_interval_ms(), Some(10_000));
     }
     // The store rejects appends from the new budget on.
-    assert!(store.disk_usage().await.unwrap().target_bytes > 18 << 30);
+    assert!(store.disk_usage(None).await.unwrap().target_bytes > 18 << 30);
     let entry =
         list_audit_entries(&*store, AuditFilter { limit: 1, ..AuditFilter::default() }).await.unwrap();
     let entry = &entry[0];

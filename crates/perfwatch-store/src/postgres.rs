@@ -246,9 +246,9 @@ impl Store for PostgresStore {
         None
     }
 
-    fn disk_usage(&self) -> BoxFuture<'_, Result<DiskUsage, StoreError>> {
+    fn disk_usage(&self, tier_bytes: Option<[u64; 3]>) -> BoxFuture<'_, Result<DiskUsage, StoreError>> {
         Box::pin(async move {
-            let usage = read::usage(&self.inner).await?;
+            let usage = read::usage(&self.inner, tier_bytes).await?;
             self.inner.disk_bytes.store(usage.disk_bytes, Ordering::Relaxed);
             Ok(usage)
         })

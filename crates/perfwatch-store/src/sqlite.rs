@@ -329,8 +329,11 @@ impl Store for SqliteStore {
         self.inner.free_bytes()
     }
 
-    fn disk_usage(&self) -> BoxFuture<'_, Result<DiskUsage, StoreError>> {
-        Box::pin(self.read(|connection, inner| read::usage(connection, inner).map_err(unavailable)))
+    fn disk_usage(&self, tier_bytes: Option<[u64; 3]>) -> BoxFuture<'_, Result<DiskUsage, StoreError>> {
+        let usage = move |connection: &mut Connection, inner: &SqliteInner| {
+            read::usage(connection, inner, tier_bytes).map_err(unavailable)
+        };
+        Box::pin(self.read(usage))
     }
 
     fn vacuum(&self, before_ms: i64) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -177,8 +177,9 @@ pub trait Store: Send + Sync {
     fn release_leases(&self) -> BoxFuture<'_, Result<(), StoreError>>;
     /// Free space of the file system if the store has its own files; does not wait.
     fn free_bytes(&self) -> Option<u64>;
-    /// Measures the disk space of the store.
-    fn disk_usage(&self) -> BoxFuture<'_, Result<DiskUsage, StoreError>>;
+    /// Measures the disk space of the store. The sizes of the tiers are measured, too, unless they are given: that
+    /// reads the sizes of all blocks.
+    fn disk_usage(&self, tier_bytes: Option<[u64; 3]>) -> BoxFuture<'_, Result<DiskUsage, StoreError>>;
     /// Makes freed space reusable, in steps that block no other call. Deletes the shapes that neither a block
     /// nor a head row uses, and sequence numbers that were not used since `before_ms`.
     fn vacuum(&self, before_ms: i64) -> BoxFuture<'_, Result<(), StoreError>>;

@@ -106,8 +106,8 @@ impl Store for PausedStore {
         self.0.free_bytes()
     }
 
-    fn disk_usage(&self) -> BoxFuture<'_, Result<DiskUsage, StoreError>> {
-        self.0.disk_usage()
+    fn disk_usage(&self, tier_bytes: Option<[u64; 3]>) -> BoxFuture<'_, Result<DiskUsage, StoreError>> {
+        self.0.disk_usage(tier_bytes)
     }
 
     fn vacuum(&self, before_ms: i64) -> BoxFuture<'_, Result<(), StoreError>> {

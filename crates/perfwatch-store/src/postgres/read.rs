@@ -286,23 +286,33 @@ pub(super) async fn blocks(
     Ok(slices)
 }
 
-pub(super) async fn usage(inner: &PostgresInner) -> Result<DiskUsage, StoreError> {
+/// Sizes in the first three columns of a row.
+fn sizes(row: &SqlRow) -> [u64; 3] {
+    [0, 1, 2].map(|column| row.get::<_, i64>(column).cast_unsigned())
+}
+
+pub(super) async fn usage(
+    inner: &PostgresInner,
+    tier_bytes: Option<[u64; 3]>,
+) -> Result<DiskUsage, StoreError> {
     let sql = "SELECT \
          (SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c \
           JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = current_schema() \
           AND c.relkind = 'r' AND (c.relname = ANY($1) OR c.relname LIKE 'block\\_raw\\_%')), \
          (SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0)::bigint FROM pg_inherits \
           WHERE inhparent = 'block_raw'::regclass), \
-         (SELECT coalesce(sum(bytes), 0)::bigint FROM block_raw), \
-         (SELECT coalesce(sum(bytes), 0)::bigint FROM block_minute), \
-         (SELECT coalesce(sum(bytes), 0)::bigint FROM block_hour), \
          (SELECT coalesce(sum(length(payload)), 0)::bigint FROM head)";
+    let tiers_sql = "SELECT (SELECT coalesce(sum(bytes), 0)::bigint FROM block_raw), \
+         (SELECT coalesce(sum(bytes), 0)::bigint FROM block_minute), \
+         (SELECT coalesce(sum(bytes), 0)::bigint FROM block_hour)";
     let tables = TABLES.map(|table| table.name);
     let client = inner.client().await?;
     let row = client.fetch_one(sql, &[&tables.as_slice()]).await?;
-    let bytes = |column: usize| row.get::<_, i64>(column).cast_unsigned();
-    let (disk_bytes, partition_bytes, head_bytes) = (bytes(0), bytes(1), bytes(5));
-    let tier_bytes = [bytes(2), bytes(3), bytes(4)];
+    let [disk_bytes, partition_bytes, head_bytes] = sizes(&row);
+    let tier_bytes = match tier_bytes {
+        Some(tier_bytes) => tier_bytes,
+        None => sizes(&client.fetch_one(tiers_sql, &[]).await?),
+    };
     // TOAST chunks and indexes add about a tenth. The space within a partition is not reused before the
     // partition is dropped, so a partition counts in full.
     let live_bytes = tier_bytes[1] + tier_bytes[2] + head_bytes;

@@ -242,7 +242,11 @@ pub(super) fn blocks(
     read_slices(&transaction, inner, (tier, host), range, &projection, &mut projector, &mut budget)
 }
 
-pub(super) fn usage(connection: &Connection, inner: &SqliteInner) -> rusqlite::Result<DiskUsage> {
+pub(super) fn usage(
+    connection: &Connection,
+    inner: &SqliteInner,
+    tier_bytes: Option<[u64; 3]>,
+) -> rusqlite::Result<DiskUsage> {
     let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let page_bytes = pragma("page_size")?;
     let sum = |sql: &str| {
@@ -254,9 +258,9 @@ pub(super) fn usage(connection: &Connection, inner: &SqliteInner) -> rusqlite::R
         used_bytes: ((pragma("page_count")? - pragma("freelist_count")?) * page_bytes).cast_unsigned(),
         target_bytes: inner.append_limit_pages.load(Ordering::Relaxed) * page_bytes.cast_unsigned(),
         head_bytes: inner.head_bytes.load(Ordering::Relaxed),
-        tier_bytes: [0; 3],
+        tier_bytes: tier_bytes.unwrap_or_default(),
     };
-    for tier in Tier::ALL {
+    for tier in Tier::ALL.into_iter().filter(|_| tier_bytes.is_none()) {
         let sql = format!("SELECT coalesce(sum(bytes), 0) FROM {}", block_table(tier));
         usage.tier_bytes[usize::try_from(tier.id()).unwrap_or_default()] = sum(&sql)?;
     }

@@ -100,8 +100,10 @@ async fn block_parts_are_read_selectively(store: &Arc<dyn Store>) {
     assert!(matches!(minutes.slices[0].content, Ok(BlockContent::Raw(_))));
     assert_eq!(store.read_range(query(host(4).id, Tier::Raw, 0, i64::MAX)).await.unwrap().slices.len(), 0);
     assert_eq!(store.oldest_blocks(Tier::Raw, T0 + 299_000, 9).await.unwrap().len(), 1);
-    let usage = store.disk_usage().await.unwrap();
+    let usage = store.disk_usage(None).await.unwrap();
     assert!(usage.tier_bytes[0] > 0 && usage.disk_bytes > 0, "{usage:?}");
+    let known = store.disk_usage(Some([1, 2, 3])).await.unwrap();
+    assert_eq!((known.tier_bytes, known.target_bytes), ([1, 2, 3], usage.target_bytes));
 }
 
 async fn commit_is_atomic(store: &Arc<dyn Store>) {
@@ -308,7 +310,7 @@ async fn volume_counts_blocks_of_a_period(store: &Arc<dyn Store>) {
 }
 
 async fn budget_is_replaced(store: &Arc<dyn Store>) {
-    let target = async || store.disk_usage().await.unwrap().target_bytes;
+    let target = async || store.disk_usage(None).await.unwrap().target_bytes;
     let (before, head) = (target().await, store.max_head_bytes());
     store.set_budget(8 << 30).await.unwrap();
     let large = target().await;

@@ -179,7 +179,7 @@ async fn database_restart_is_survived() {
     server.kill();
     let error = store.append(vec![row(host(1).id, &shape, 2, T0)]).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
-    assert!(matches!(store.disk_usage().await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(store.disk_usage(None).await, Err(StoreError::Unavailable(_))));
     server.resume();
     let mut attempts = 0;
     while store.append(vec![row(host(1).id, &shape, 3, T0)]).await.is_err() {
@@ -198,13 +198,13 @@ async fn empty_partitions_are_dropped(server: &Postgres) {
         let (_, block) = raw_block(id, &shape, 0..60, first + day * DAY);
         store.commit(vec![Write::PutBlock(Tier::Raw, id, shape.clone(), block)].into()).await.unwrap();
     }
-    let before = store.disk_usage().await.unwrap();
+    let before = store.disk_usage(None).await.unwrap();
     store.commit(vec![Write::AdvanceWatermark(Tier::Raw, first + 2 * DAY)].into()).await.unwrap();
     for block in as_dyn(&store).oldest_blocks(Tier::Raw, first + 2 * DAY, 10).await.unwrap() {
         store.commit(vec![Write::DropBlock(block)].into()).await.unwrap();
     }
     store.vacuum(0).await.unwrap();
-    let after = store.disk_usage().await.unwrap();
+    let after = store.disk_usage(None).await.unwrap();
     assert!(
         after.disk_bytes < before.disk_bytes && after.tier_bytes[0] < before.tier_bytes[0],
         "{before:?} {after:?}"
@@ -240,8 +240,8 @@ async fn partitions_of_deleted_blocks_are_compacted(server: &Postgres) {
         let delete = Write::AdvanceHostWatermark(Tier::Raw, block.host, from_ms + DAY);
         store.commit(vec![delete, Write::DropBlock(block)].into()).await.unwrap();
     }
-    let before = store.disk_usage().await.unwrap().disk_bytes;
+    let before = store.disk_usage(None).await.unwrap().disk_bytes;
     store.vacuum(0).await.unwrap();
-    let after = store.disk_usage().await.unwrap();
+    let after = store.disk_usage(None).await.unwrap();
     assert!(after.disk_bytes < before / 2 && after.tier_bytes[0] > 0, "{before} {after:?}");
 }

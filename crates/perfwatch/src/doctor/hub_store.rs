@@ -81,7 +81,7 @@ async fn read_store(
     }
     let store = store::open_read_only(settings, clock.clone()).await?;
     let hosts = store.list_hosts().await?;
-    let usage = store.disk_usage().await?;
+    let usage = store.disk_usage(None).await?;
     #[expect(clippy::cast_precision_loss, reason = "rounded for display")]
     let used = perfwatch_model::value_format::format_bytes(usage.used_bytes as f64);
     report.ok(CHECK, format!("{}, {} hosts, {used} used", store.backend(), hosts.len()));

@@ -285,8 +285,8 @@ impl Store for FaultyStore {
         self.store.free_bytes()
     }
 
-    fn disk_usage(&self) -> BoxFuture<'_, Result<DiskUsage, StoreError>> {
-        self.read(self.store.disk_usage())
+    fn disk_usage(&self, tier_bytes: Option<[u64; 3]>) -> BoxFuture<'_, Result<DiskUsage, StoreError>> {
+        self.read(self.store.disk_usage(tier_bytes))
     }
 
     fn vacuum(&self, before_ms: i64) -> BoxFuture<'_, Result<(), StoreError>> {
