@@ -146,6 +146,28 @@ mod tests {
     }
 
     #[test]
+    fn valid_ranges_end_within_the_range_of_the_metric() {
+        for (min, max, decimals, expected) in [
+            (0.0, 100.0, 2, 0..=10_000),
+            (0.0, f64::MAX, 0, 0..=MAX_SCALED),
+            (f64::MIN, f64::MAX, 6, -MAX_SCALED..=MAX_SCALED),
+            (-273.15, 1_000.0, 1, -2_730..=10_000),
+            (0.0, 0.5, 1, 0..=0),
+        ] {
+            let range = scaled_range(min, max, decimals);
+            assert_eq!(range, expected, "{min} to {max}");
+            for end in [*range.start(), *range.end()] {
+                let number = unscale(end, decimals).unwrap();
+                assert!((min..=max).contains(&number), "{number} in {min} to {max}");
+            }
+        }
+        // The nearest number to an end may be outside.
+        let large = 9_007_199_254_740_993.0;
+        let range = scaled_range(-large, large, 0);
+        assert!(range.contains(&0) && unscale(*range.end(), 0).unwrap() <= large);
+    }
+
+    #[test]
     fn shape_id_is_a_content_hash() {
         let first = Shape::new(vec![column("a.b", ""), column("c.d", "x")]);
         let equal = Shape::new(vec![column("a.b", ""), column("c.d", "x")]);

@@ -8,6 +8,7 @@
 
 mod clean;
 mod count;
+mod process;
 mod reduce;
 
 pub(crate) use clean::clean_facts;
@@ -15,11 +16,12 @@ pub use clean::decode_sent_shape;
 pub use reduce::{reduce_snapshot, shrink_snapshot};
 
 use crate::fixed_point::MAX_DECIMALS;
-use crate::printable::{is_hidden, printable_within};
+use crate::printable::printable_within;
 use crate::snapshot::{CollectorError, HostFacts, HostRef, ProcessRow, Snapshot};
 use crate::{BootId, CollectorRequests, Column, HostId, Shape, ShapeId, limits};
 use bytes::Bytes;
 use count::{count_fields, count_values, decoded_bytes};
+use process::ProcessMessage;
 use prost::Message;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -94,37 +96,6 @@ struct SnapshotMessage {
     facts: Option<FactsMessage>,
     #[prost(message, repeated, tag = "9")]
     errors: Vec<ErrorMessage>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ProcessMessage {
-    #[prost(uint32, tag = "1")]
-    pid: u32,
-    // Texts are decoded as bytes: most of them are interned already and need no allocation.
-    #[prost(bytes = "bytes", tag = "2")]
-    name: Bytes,
-    #[prost(bytes = "bytes", tag = "3")]
-    user: Bytes,
-    #[prost(bytes = "bytes", tag = "4")]
-    command: Bytes,
-    #[prost(uint32, tag = "5")]
-    state: u32,
-    #[prost(uint32, tag = "6")]
-    cpu_tenths: u32,
-    #[prost(uint64, tag = "7")]
-    memory_bytes: u64,
-    #[prost(uint32, tag = "8")]
-    threads: u32,
-    #[prost(uint32, optional, tag = "9")]
-    open_files: Option<u32>,
-    #[prost(uint64, optional, tag = "10")]
-    read_bytes: Option<u64>,
-    #[prost(uint64, optional, tag = "11")]
-    write_bytes: Option<u64>,
-    #[prost(int64, tag = "12")]
-    started_ms: i64,
-    #[prost(uint32, optional, tag = "13")]
-    parent_pid: Option<u32>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -335,21 +306,6 @@ fn decode_column(column: ColumnMessage) -> Result<Column, WireError> {
 
 /// Encodes a snapshot with the id of its shape.
 pub fn encode_snapshot(snapshot: &Snapshot) -> Bytes {
-    let process = |row: &ProcessRow| ProcessMessage {
-        pid: row.pid,
-        name: Bytes::copy_from_slice(row.name.as_bytes()),
-        user: Bytes::copy_from_slice(row.user.as_bytes()),
-        command: Bytes::copy_from_slice(row.command.as_bytes()),
-        state: u32::from(row.state),
-        cpu_tenths: row.cpu_tenths,
-        memory_bytes: row.memory_bytes,
-        threads: row.threads,
-        open_files: row.open_files,
-        read_bytes: row.read_bytes,
-        write_bytes: row.write_bytes,
-        started_ms: row.started_ms,
-        parent_pid: row.parent_pid,
-    };
     let error = |error: &CollectorError| ErrorMessage {
         collector: error.collector.clone(),
         message: error.message.clone(),
@@ -361,7 +317,7 @@ pub fn encode_snapshot(snapshot: &Snapshot) -> Bytes {
         interval_ms: snapshot.interval_ms,
         shape: Bytes::copy_from_slice(&snapshot.shape.id().0),
         values: snapshot.values.clone(),
-        processes: snapshot.processes.iter().map(process).collect(),
+        processes: snapshot.processes.iter().map(ProcessMessage::new).collect(),
         facts: snapshot.facts.as_deref().map(facts_to_message),
         errors: snapshot.errors.iter().map(error).collect(),
     };
@@ -379,6 +335,21 @@ pub fn decode_snapshot(
     shapes: &dyn Fn(ShapeId) -> Option<Arc<Shape>>,
     intern: &dyn Fn(&str) -> Arc<str>,
 ) -> Result<Snapshot, WireError> {
+    decode_next_snapshot(&[], bytes, shapes, intern)
+}
+
+/// Decodes a snapshot after another one of the same host, with whose `processes` it shares texts: most of them are
+/// equal and need not be looked up.
+///
+/// # Errors
+/// Returns the errors of [`decode_snapshot`].
+pub fn decode_next_snapshot(
+    processes: &[ProcessRow],
+    bytes: Bytes,
+    shapes: &dyn Fn(ShapeId) -> Option<Arc<Shape>>,
+    intern: &dyn Fn(&str) -> Arc<str>,
+) -> Result<Snapshot, WireError> {
+    let previous = processes;
     if count_fields(&bytes, 7) > limits::MAX_PROCESSES
         || count_fields(&bytes, 9) > limits::MAX_COLLECTOR_ERRORS
     {
@@ -407,7 +378,7 @@ pub fn decode_snapshot(
     }
     let mut processes = Vec::with_capacity(message.processes.len());
     for process in &message.processes {
-        processes.push(process_row(process, intern)?);
+        processes.push(process.decode_row(previous, intern)?);
     }
     Ok(Snapshot {
         boot: BootId(boot),
@@ -426,31 +397,6 @@ pub fn decode_snapshot(
                 message: printable_within(&error.message, limits::MAX_TEXT_BYTES).into_owned(),
             })
             .collect(),
-    })
-}
-
-fn process_row(message: &ProcessMessage, intern: &dyn Fn(&str) -> Arc<str>) -> Result<ProcessRow, WireError> {
-    let text = |bytes: &Bytes| match std::str::from_utf8(bytes) {
-        Ok(text) if text.len() <= limits::MAX_TEXT_BYTES => {
-            Ok(intern(&printable_within(text, limits::MAX_TEXT_BYTES)))
-        }
-        Ok(_) => text_too_long(),
-        Err(_) => invalid("process text is not UTF-8"),
-    };
-    Ok(ProcessRow {
-        pid: message.pid,
-        name: text(&message.name)?,
-        user: text(&message.user)?,
-        command: text(&message.command)?,
-        state: char::from_u32(message.state).filter(|c| !is_hidden(*c)).unwrap_or('?'),
-        cpu_tenths: message.cpu_tenths,
-        memory_bytes: message.memory_bytes,
-        threads: message.threads,
-        open_files: message.open_files,
-        read_bytes: message.read_bytes,
-        write_bytes: message.write_bytes,
-        started_ms: message.started_ms,
-        parent_pid: message.parent_pid,
     })
 }
 

@@ -52,6 +52,23 @@ fn wire_round_trips() {
     assert_eq!(decoded, snapshot);
 }
 
+#[test]
+fn equal_texts_of_a_process_are_shared_with_the_snapshot_before() {
+    let (first, mut changed) = (sample(), sample());
+    changed.processes[0].command = "/usr/bin/other".into();
+    let shapes = |_| Some(first.shape.clone());
+    let decode = |snapshot: &Snapshot, previous: &[ProcessRow]| {
+        decode_next_snapshot(previous, encode_snapshot(snapshot), &shapes, &|text| text.into()).unwrap()
+    };
+    let next = decode(&changed, &first.processes);
+    assert_eq!(next, changed);
+    assert!(Arc::ptr_eq(&next.processes[0].name, &first.processes[0].name));
+    // Another process with the same id.
+    changed.processes[0].started_ms += 1;
+    let next = decode(&changed, &first.processes);
+    assert!(next == changed && !Arc::ptr_eq(&next.processes[0].name, &first.processes[0].name));
+}
+
 /// Bytes written by version 0.1.0. If this test fails, the hub cannot decode those agents.
 #[test]
 fn golden_bytes_decode() {

@@ -30,8 +30,7 @@ pub(crate) struct Append {
 
 impl Append {
     pub(crate) fn new(rows: &[SnapshotRow], reply: oneshot::Sender<AppendResult>) -> Self {
-        let mut bytes = Vec::with_capacity(rows.len() * 1_024);
-        rows.iter().for_each(|row| head_payload::encode_snapshot(&mut bytes, row));
+        let bytes = head_payload::encode_rows(rows);
         let mut shapes: Vec<Arc<Shape>> = rows.iter().map(|row| row.snapshot.shape.clone()).collect();
         shapes.dedup_by_key(|shape| shape.id());
         Self { bytes, rows: rows.len(), shapes, reply }

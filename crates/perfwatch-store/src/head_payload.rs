@@ -2,6 +2,7 @@
 
 use crate::error::StoreError;
 use crate::store::{HeadSnapshot, SnapshotRow};
+use bytes::Bytes;
 use perfwatch_model::wire::{self, WireError};
 use perfwatch_model::{HostId, Shape, ShapeId, StringInterner, compression};
 use std::sync::Arc;
@@ -11,15 +12,21 @@ const VERSION: u8 = 1;
 /// Maximum decompressed size. A group commit has some thousand snapshots at most.
 const MAX_PAYLOAD_BYTES: usize = 1 << 30;
 
-/// Appends the encoded snapshot with its host to the payload of a group commit.
-pub(crate) fn encode_snapshot(out: &mut Vec<u8>, row: &SnapshotRow) {
-    let encoded = row.encoded.clone().unwrap_or_else(|| wire::encode_snapshot(&row.snapshot));
-    out.extend_from_slice(&row.host.to_bytes());
-    out.extend_from_slice(&u32::try_from(encoded.len()).unwrap_or(u32::MAX).to_le_bytes());
-    out.extend_from_slice(&encoded);
+/// Encodes snapshots with their hosts for the payload of a group commit.
+pub(crate) fn encode_rows(rows: &[SnapshotRow]) -> Vec<u8> {
+    let encode =
+        |row: &SnapshotRow| row.encoded.clone().unwrap_or_else(|| wire::encode_snapshot(&row.snapshot));
+    let encoded: Vec<Bytes> = rows.iter().map(encode).collect();
+    let mut out = Vec::with_capacity(encoded.iter().map(|bytes| bytes.len() + 20).sum());
+    for (row, bytes) in rows.iter().zip(encoded) {
+        out.extend_from_slice(&row.host.to_bytes());
+        out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
+        out.extend_from_slice(&bytes);
+    }
+    out
 }
 
-/// Payload of rows that [`write_row`] encoded.
+/// Payload of rows that [`encode_rows`] encoded.
 pub(crate) fn compress_payload(rows: &[u8]) -> Vec<u8> {
     let mut payload = vec![VERSION];
     payload.extend_from_slice(&u32::try_from(rows.len()).unwrap_or(u32::MAX).to_le_bytes());
@@ -31,7 +38,7 @@ pub(crate) fn compress_payload(rows: &[u8]) -> Vec<u8> {
 /// Decodes a payload into its rows, and the shapes that `shapes` does not know: their rows are left out.
 ///
 /// # Errors
-/// Returns [`StoreError::Rejected`] for bytes that [`compress_rows`] did not write.
+/// Returns [`StoreError::Rejected`] for bytes that [`compress_payload`] did not write.
 pub(crate) fn decode_payload(
     arrival: i64,
     payload: &[u8],

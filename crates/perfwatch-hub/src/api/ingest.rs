@@ -155,12 +155,13 @@ fn decode_batch(app: &App, identity: &Identity, batch: Batch) -> Result<DecodedB
     };
     let texts = |text: &str| app.pipeline.intern_text(text);
     let mut rejected = Vec::new();
-    let mut snapshots = Vec::with_capacity(batch.snapshots.len());
+    let mut snapshots: Vec<ReceivedSnapshot> = Vec::with_capacity(batch.snapshots.len());
     for (index, bytes) in batch.snapshots.into_iter().enumerate() {
         let decoded = if bytes.len() > limits::MAX_SNAPSHOT_BYTES {
             Err(WireError::Invalid(format!("snapshot exceeds {} bytes", limits::MAX_SNAPSHOT_BYTES)))
         } else {
-            wire::decode_snapshot(bytes.clone(), &shapes, &texts)
+            let processes = snapshots.last().map_or(&[][..], |previous| &previous.snapshot.processes);
+            wire::decode_next_snapshot(processes, bytes.clone(), &shapes, &texts)
         };
         match decoded {
             Ok(mut snapshot) => {

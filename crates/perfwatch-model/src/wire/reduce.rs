@@ -1,8 +1,6 @@
 //! Reduction of a snapshot that the hub rejected, so that not all of it is lost.
 
-use super::{
-    Column, ShapeMessage, SnapshotMessage, WireError, decode_column, invalid, malformed, process_row,
-};
+use super::{Column, ShapeMessage, SnapshotMessage, WireError, decode_column, invalid, malformed};
 use crate::snapshot::{CollectorError, Snapshot};
 use crate::{BootId, Shape, limits};
 use bytes::Bytes;
@@ -66,7 +64,7 @@ impl SnapshotParts {
             interval_ms: self.message.interval_ms.min(limits::MAX_INTERVAL_MS),
             shape: Arc::new(Shape::new(columns)),
             values,
-            processes: processes.filter_map(|row| process_row(row, &|text| text.into()).ok()).collect(),
+            processes: processes.filter_map(|row| row.decode_row(&[], &|text| text.into()).ok()).collect(),
             facts: None,
             errors: vec![error],
         }

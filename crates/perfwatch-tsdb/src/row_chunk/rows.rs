@@ -185,10 +185,13 @@ impl<'a> Headers<'a> {
             previous.errors = self.errors.next()?.clone();
         }
         let facts = if parts & KIND_FACTS != 0 { Some(self.facts.next()?.clone()) } else { None };
-        let count = self.reader.uint().ok()?;
-        let processes = (0..count).map(|_| usize::try_from(self.reader.uint().ok()?).ok());
+        let count = self.reader.read_len(self.reader.0.len()).ok()?;
+        let mut processes = Vec::with_capacity(count);
+        for _ in 0..count {
+            processes.push(usize::try_from(self.reader.uint().ok()?).ok()?);
+        }
         Some(Header {
-            processes: processes.collect::<Option<_>>()?,
+            processes,
             boot: previous.boot?,
             seq: previous.seq,
             at_ms: previous.at_ms,

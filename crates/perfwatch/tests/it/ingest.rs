@@ -220,3 +220,61 @@ fn clock_skew_is_corrected_and_reported() {
     }
     assert_eq!(hub.get("/healthz").status, 200);
 }
+
+/// The hub stores snapshots as their agents encoded them, unless it corrected something.
+#[test]
+fn corrected_snapshots_are_the_same_after_a_crash() {
+    use perfwatch_model::{Column, HostId, Shape, Snapshot, wire};
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    let column = |metric: &'static str, dimension: &'static str, instance: &str| Column {
+        metric: metric.into(),
+        dimension: dimension.into(),
+        instance: instance.into(),
+        decimals: 2,
+    };
+    let plain = vec![column("cpu.usage", "", "")];
+    let hidden = vec![column("cpu.usage", "", ""), column("network.rx_bytes", "interface", "eth\u{202e}0")];
+    // Host, offset of its clock, interval, columns, values: unchanged, corrected time, removed value, learned interval,
+    // cleaned text.
+    let cases = [
+        ("same", 0, 2_000, &plain, vec![1_234]),
+        ("ahead", 3_600_000, 2_000, &plain, vec![1_234]),
+        ("wrong", 0, 2_000, &plain, vec![99_999]),
+        ("script", 0, 0, &plain, vec![1_234]),
+        ("hidden", 0, 2_000, &hidden, vec![1_234, 500]),
+    ];
+    for (name, offset_ms, interval_ms, columns, values) in &cases {
+        let host = HostId::generate();
+        for tick in 0..3_u32 {
+            let sent_at_ms = now_ms() + offset_ms;
+            let snapshot = Snapshot {
+                boot: perfwatch_model::BootId::default(),
+                seq: u64::from(tick),
+                at_ms: sent_at_ms - 5_000 + 1_000 * i64::from(tick),
+                interval_ms: *interval_ms,
+                shape: std::sync::Arc::new(Shape::new((*columns).clone())),
+                values: values.clone(),
+                processes: vec![],
+                facts: None,
+                errors: vec![],
+            };
+            let batch = wire::Batch {
+                host_id: host.to_bytes().to_vec().into(),
+                host_name: (*name).to_owned(),
+                shapes: vec![wire::encode_shape(&snapshot.shape)],
+                snapshots: vec![wire::encode_snapshot(&snapshot)],
+                sent_at_ms,
+                facts: None,
+            };
+            let response = hub.post(&wire::encode_batch(&batch), &[("Content-Type", wire::CONTENT_TYPE)]);
+            assert_eq!(response.body["accepted"], 1, "{name}: {}", response.text);
+        }
+    }
+    let recent = |hub: &TestHub, name: &str| hub.get(&format!("/api/metrics/recent?host={name}")).text;
+    let before = cases.each_ref().map(|case| recent(&hub, case.0));
+    let address = hub.address.clone();
+    hub.process.kill();
+    let hub = TestHub::start_at(folder.path(), &address);
+    assert_eq!(cases.each_ref().map(|case| recent(&hub, case.0)), before);
+}
