@@ -145,22 +145,13 @@ pub enum AppendError {
 pub struct NewRow {
     /// Snapshot in decoded form.
     pub snapshot: Arc<Snapshot>,
-    /// Its encoding in wire format, if it is at hand: the head stores it as it is.
+    /// Its encoding in wire format, as long as that of this program, if it is at hand: the head stores it as it is.
     pub encoded: Option<Bytes>,
 }
 
 impl From<Arc<Snapshot>> for NewRow {
     fn from(snapshot: Arc<Snapshot>) -> Self {
         Self { snapshot, encoded: None }
-    }
-}
-
-impl NewRow {
-    fn to_stored(&self, host: HostId) -> SnapshotRow {
-        // A sender may encode less tightly, and add fields that are unknown here: not at the expense of others.
-        let is_counted = |encoded: &&Bytes| encoded.len() as u64 <= row_bytes(&self.snapshot);
-        let encoded = self.encoded.as_ref().filter(is_counted).cloned();
-        SnapshotRow { host, snapshot: self.snapshot.clone(), encoded }
     }
 }
 
@@ -395,7 +386,9 @@ impl History {
         };
         let is_new: Vec<bool> = rows.iter().map(&mut is_new_row).collect();
         let new_rows = || rows.iter().zip(&is_new).filter(|(_, is_new)| **is_new).map(|(row, _)| row);
-        let stored: Vec<SnapshotRow> = new_rows().map(|row| row.to_stored(host)).collect();
+        let to_stored =
+            |row: &NewRow| SnapshotRow { host, snapshot: row.snapshot.clone(), encoded: row.encoded.clone() };
+        let stored: Vec<SnapshotRow> = new_rows().map(to_stored).collect();
         let mut appended = Vec::new();
         if !stored.is_empty() {
             self.check_share(host, &head, &stored).await?;

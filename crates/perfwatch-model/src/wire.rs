@@ -335,11 +335,12 @@ pub fn decode_snapshot(
     shapes: &dyn Fn(ShapeId) -> Option<Arc<Shape>>,
     intern: &dyn Fn(&str) -> Arc<str>,
 ) -> Result<Snapshot, WireError> {
-    decode_next_snapshot(&[], bytes, shapes, intern)
+    Ok(decode_next_snapshot(&[], bytes, shapes, intern)?.0)
 }
 
 /// Decodes a snapshot after another one of the same host, with whose `processes` it shares texts: most of them are
-/// equal and need not be looked up.
+/// equal and need not be looked up. Also returns whether the bytes have the length of [`encode_snapshot`]: they have no
+/// field that is unknown here, and may be stored.
 ///
 /// # Errors
 /// Returns the errors of [`decode_snapshot`].
@@ -348,7 +349,7 @@ pub fn decode_next_snapshot(
     bytes: Bytes,
     shapes: &dyn Fn(ShapeId) -> Option<Arc<Shape>>,
     intern: &dyn Fn(&str) -> Arc<str>,
-) -> Result<Snapshot, WireError> {
+) -> Result<(Snapshot, bool), WireError> {
     let previous = processes;
     if count_fields(&bytes, 7) > limits::MAX_PROCESSES
         || count_fields(&bytes, 9) > limits::MAX_COLLECTOR_ERRORS
@@ -361,7 +362,9 @@ pub fn decode_next_snapshot(
     }
     let mut message =
         SnapshotMessage { values: Vec::with_capacity(count_values(&bytes)), ..Default::default() };
+    let length = bytes.len();
     message.merge(bytes).map_err(|error| malformed(&error))?;
+    let is_canonical = message.encoded_len() == length;
     let Ok(id) = <[u8; 16]>::try_from(&message.shape[..]) else {
         return invalid("shape id is not 16 bytes");
     };
@@ -380,7 +383,7 @@ pub fn decode_next_snapshot(
     for process in &message.processes {
         processes.push(process.decode_row(previous, intern)?);
     }
-    Ok(Snapshot {
+    let snapshot = Snapshot {
         boot: BootId(boot),
         seq: message.seq,
         at_ms: message.at_ms,
@@ -397,7 +400,8 @@ pub fn decode_next_snapshot(
                 message: printable_within(&error.message, limits::MAX_TEXT_BYTES).into_owned(),
             })
             .collect(),
-    })
+    };
+    Ok((snapshot, is_canonical))
 }
 
 /// Converts facts to their protobuf message.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::MISSING;
+use crate::printable::is_hidden;
 use proptest::prelude::*;
 
 fn sample() -> Snapshot {
@@ -58,7 +59,7 @@ fn equal_texts_of_a_process_are_shared_with_the_snapshot_before() {
     changed.processes[0].command = "/usr/bin/other".into();
     let shapes = |_| Some(first.shape.clone());
     let decode = |snapshot: &Snapshot, previous: &[ProcessRow]| {
-        decode_next_snapshot(previous, encode_snapshot(snapshot), &shapes, &|text| text.into()).unwrap()
+        decode_next_snapshot(previous, encode_snapshot(snapshot), &shapes, &|text| text.into()).unwrap().0
     };
     let next = decode(&changed, &first.processes);
     assert_eq!(next, changed);
@@ -67,6 +68,37 @@ fn equal_texts_of_a_process_are_shared_with_the_snapshot_before() {
     changed.processes[0].started_ms += 1;
     let next = decode(&changed, &first.processes);
     assert!(next == changed && !Arc::ptr_eq(&next.processes[0].name, &first.processes[0].name));
+}
+
+#[test]
+fn bytes_with_unknown_fields_are_not_canonical() {
+    let snapshot = sample();
+    let shapes = |_| Some(snapshot.shape.clone());
+    let decode = |bytes: Vec<u8>| {
+        let decoded = decode_next_snapshot(&[], bytes.into(), &shapes, &|text| text.into()).unwrap();
+        (decoded.0 == snapshot).then_some(decoded.1)
+    };
+    let plain = encode_snapshot(&snapshot).to_vec();
+    // A field of a later version, of the snapshot and of a process, and a number that takes more bytes than it needs.
+    let later = [&plain[..], &[15 << 3, 1]].concat();
+    let process = ProcessMessage::new(&snapshot.processes[0]).encode_to_vec();
+    let later_process = [&process[..], &[15 << 3, 1]].concat();
+    let with_process = |process: &[u8]| {
+        let rest = SnapshotMessage { processes: Vec::new(), ..SnapshotMessage::decode(&plain[..]).unwrap() };
+        let length = u8::try_from(process.len()).unwrap();
+        assert!(length < 0x80, "a varint of a byte");
+        [&rest.encode_to_vec()[..], &[7 << 3 | 2, length][..], process].concat()
+    };
+    assert_eq!(snapshot.processes.len(), 1);
+    for (bytes, is_canonical) in [
+        (plain.clone(), true),
+        (with_process(&process), true),
+        (later, false),
+        (with_process(&later_process), false),
+        ([&plain[..], &[2 << 3, 0x80 | u8::try_from(snapshot.seq).unwrap(), 0]].concat(), false),
+    ] {
+        assert_eq!(decode(bytes), Some(is_canonical));
+    }
 }
 
 /// Bytes written by version 0.1.0. If this test fails, the hub cannot decode those agents.

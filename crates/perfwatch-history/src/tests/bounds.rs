@@ -5,10 +5,8 @@ use crate::export::{Export, Format, parse_tier, projection_for};
 use crate::grid::{GridBounds, GridRequest};
 use crate::series::SeriesRequest;
 use crate::series_points::SeriesValues;
-use bytes::Bytes;
 use perfwatch_model::limits;
 use perfwatch_model::limits::MAX_READ_CELLS;
-use perfwatch_model::wire;
 use perfwatch_store::ReadBounds;
 
 /// Row at `T0` plus `seq` seconds whose instances have a prefix.
@@ -146,23 +144,4 @@ pub(super) async fn grid_in_parts_equals_grid_at_once(backend: TestBackend) {
     for bounds in [GridBounds { cells: 1_000, ..large }, GridBounds { points: 50, ..large }] {
         assert!(matches!(read(Tier::Raw, bounds).await, Err(StoreError::TooLarge(_))), "{bounds:?}");
     }
-}
-
-/// Rows keep the bytes of their agent unless these take more space than the row is charged.
-#[tokio::test]
-async fn encoded_rows_are_stored_within_their_size() {
-    let mut site = TestHistory::new(TestBackend::sqlite(), HistoryConfig::default()).await;
-    let (usual, large) = (site.row(1, 1, T0), site.row(1, 2, T0 + 1_000));
-    let encoded = wire::encode_snapshot(&usual);
-    // A field of a later version, which is skipped.
-    let padded = [&wire::encode_snapshot(&large)[..], &[15 << 3 | 2, 0xff, 0x7f], &[0; 0x3fff]].concat();
-    let rows = vec![
-        NewRow { snapshot: usual.clone(), encoded: Some(encoded.clone()) },
-        NewRow { snapshot: large.clone(), encoded: Some(padded.into()) },
-    ];
-    let stored: Vec<Option<Bytes>> = rows.iter().map(|row| row.to_stored(site.host).encoded).collect();
-    assert_eq!(stored, [Some(encoded), None]);
-    site.history.append(site.host, rows).await.unwrap();
-    site.restart().await;
-    assert_eq!(site.history.recent(site.host, None, 0).await.unwrap(), [usual, large]);
 }

@@ -164,9 +164,9 @@ fn decode_batch(app: &App, identity: &Identity, batch: Batch) -> Result<DecodedB
             wire::decode_next_snapshot(processes, bytes.clone(), &shapes, &texts)
         };
         match decoded {
-            Ok(mut snapshot) => {
+            Ok((mut snapshot, is_canonical)) => {
                 let is_changed = remove_invalid_values(&mut snapshot, &app.catalog) || is_renamed.get();
-                let encoded = (!is_changed).then_some(bytes);
+                let encoded = (is_canonical && !is_changed).then_some(bytes);
                 snapshots.push(ReceivedSnapshot { index, snapshot, encoded });
             }
             Err(WireError::UnknownShape(id)) => {
