@@ -274,7 +274,7 @@ pub fn bucket_snapshot(buckets: &Buckets, row: usize, tier: Tier) -> Snapshot {
 /// columns would otherwise become large tables.
 fn project_rows(rows: &[EncodedRow], projection: &Projection) -> Vec<Table> {
     let mut projector = Projector::new(projection);
-    DecodedRows::new(rows).project(projection, &mut projector).take_tables(|_| true)
+    DecodedRows::projected(rows, projection, &mut projector).take_tables(|_| true)
 }
 
 /// Usage summed up so far, by process.

@@ -84,7 +84,7 @@ impl History {
     async fn run_maintenance(&self, stop: &CancellationToken) {
         let mut ticks = interval(BUDGET_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut last_rollup, mut last_retention) = (None, None);
+        let (mut last_rollup, mut last_retention, mut last_lease) = (None, None, None);
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -92,13 +92,19 @@ impl History {
                 // A shorter retention deletes at once.
                 () = self.config_changed.notified() => last_retention = None,
             }
+            let lease = self.backend.lease(LeasedTask::HistoryMaintenance);
+            if lease != last_lease {
+                // The holder before may have deleted blocks.
+                self.tier_sizes().forget();
+                last_lease = lease;
+            }
             // Every hub reports the disk usage; the holder of the lease deletes.
             let usage = self.run_task(HistoryTask::DiskUsage, BUDGET_INTERVAL, self.disk_usage()).await;
             if let Some(usage) = usage {
                 self.metrics.set_usage(usage);
                 self.record_result(HistoryTask::DiskUsage, self.update_over_share(usage).await);
             }
-            let Some(lease) = self.backend.lease(LeasedTask::HistoryMaintenance) else { continue };
+            let Some(lease) = lease else { continue };
             *self.maintenance_lease.lock().unwrap_or_else(PoisonError::into_inner) = Some(lease);
             let now = self.clock.monotonic();
             if let Some(usage) = usage {

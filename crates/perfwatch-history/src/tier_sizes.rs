@@ -22,6 +22,11 @@ impl TierSizes {
         self.measured_at.filter(|at| now.saturating_sub(*at) < MAX_AGE).map(|_| self.bytes)
     }
 
+    /// Measures again at the next use: others may have deleted blocks.
+    pub(super) fn forget(&mut self) {
+        self.measured_at = None;
+    }
+
     /// Subtracts blocks that were deleted.
     pub(super) fn subtract(&mut self, blocks: &[BlockInfo]) {
         for block in blocks {
@@ -72,5 +77,7 @@ mod tests {
         sizes.subtract(&[block(Tier::Raw, 30), block(Tier::Hour, 11), block(Tier::Raw, 1)]);
         assert_eq!(sizes.known(Duration::from_secs(34)), Some([69, 50, 0]));
         assert_eq!(sizes.known(Duration::from_secs(35)), None);
+        sizes.forget();
+        assert_eq!(sizes.known(Duration::from_secs(5)), None);
     }
 }
