@@ -235,8 +235,8 @@ fn process_index(
     }
     let ProcessRow { pid, started_ms, .. } = *process;
     let [name, user, command] = [&process.name, &process.user, &process.command].map(Arc::clone);
-    // Texts that only this process and the interner have; others are shared.
-    let text_bytes = |text: &Arc<str>| if Arc::strong_count(text) <= 3 { text.len() + 64 } else { 0 };
+    // Whether others share the texts: they may be the snapshots of the same batch.
+    let text_bytes = |text: &Arc<str>| text.len() + 64;
     let mut added_bytes =
         size_of::<ProcessIdentity>() + [&name, &user, &command].map(text_bytes).iter().sum::<usize>();
     if Arc::strong_count(&rows.processes) > 1 {

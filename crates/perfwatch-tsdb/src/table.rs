@@ -123,6 +123,18 @@ impl Table {
         (0..self.len()).map(|row| Arc::new(self.snapshot(row))).collect()
     }
 
+    /// Converts all rows to snapshots.
+    pub(crate) fn into_snapshots(mut self) -> Vec<Arc<Snapshot>> {
+        let (mut processes, mut errors) =
+            (std::mem::take(&mut self.processes).into_iter(), std::mem::take(&mut self.errors).into_iter());
+        let mut snapshot = |row: usize| {
+            let (processes, errors) =
+                (processes.next().unwrap_or_default(), errors.next().unwrap_or_default());
+            Arc::new(Snapshot { processes, errors, ..self.snapshot(row) })
+        };
+        (0..self.len()).map(&mut snapshot).collect()
+    }
+
     /// Merges tables of a single host: rows from `from_ms` on, sorted by time, without duplicates.
     pub fn merge(mut tables: Vec<Self>, from_ms: i64) -> Vec<Self> {
         let rows = |(index, table): (usize, &Self)| {

@@ -32,11 +32,27 @@ pub struct RowKey {
 impl DecodedRows {
     /// Decodes rows.
     pub fn new<'a>(rows: impl IntoIterator<Item = &'a EncodedRow>) -> Self {
+        Self::decode(rows, |table| table)
+    }
+
+    /// Decodes the selected columns and parts of rows.
+    pub fn projected<'a>(
+        rows: impl IntoIterator<Item = &'a EncodedRow>,
+        projection: &Projection,
+        projector: &mut Projector<'_>,
+    ) -> Self {
+        Self::decode(rows, |table| table.project(projection, projector))
+    }
+
+    fn decode<'a>(
+        rows: impl IntoIterator<Item = &'a EncodedRow>,
+        mut reduce: impl FnMut(Table) -> Table,
+    ) -> Self {
         let mut indices: HashMap<*const RowChunk, usize> = HashMap::new();
         let (mut tables, mut positions) = (Vec::new(), Vec::new());
         for row in rows {
             let index = *indices.entry(Arc::as_ptr(&row.chunk)).or_insert_with(|| {
-                tables.push(row.chunk.decode());
+                tables.push(reduce(row.chunk.decode()));
                 tables.len() - 1
             });
             // Only bytes that no encoder writes cannot be decoded.
@@ -56,13 +72,6 @@ impl DecodedRows {
         })
     }
 
-    /// Keeps the selected columns and parts.
-    #[must_use]
-    pub fn project(self, projection: &Projection, projector: &mut Projector<'_>) -> Self {
-        let tables = self.tables.into_iter().map(|table| table.project(projection, projector));
-        Self { tables: tables.collect(), positions: self.positions }
-    }
-
     /// Removes the rows whose time is selected. Returns them as [`Table::merge`] does.
     pub fn take_tables(&mut self, is_selected: impl Fn(i64) -> bool) -> Vec<Table> {
         let (taken, remaining) = std::mem::take(&mut self.positions)
@@ -71,14 +80,16 @@ impl DecodedRows {
         self.positions = remaining;
         Table::merge_rows(&mut self.tables, taken)
     }
-
-    /// Snapshot of each row, in the order of the rows.
-    pub fn snapshots(&self) -> Vec<Arc<Snapshot>> {
-        self.positions.iter().map(|&(table, row)| Arc::new(self.tables[table].snapshot(row))).collect()
-    }
 }
 
-/// Decodes rows to snapshots, in their order.
+/// Decodes rows to snapshots, in their order. A table takes several times more memory than the snapshots of its rows
+/// if it has few, so there is only one at a time.
 pub fn decode_rows<'a>(rows: impl IntoIterator<Item = &'a EncodedRow>) -> Vec<Arc<Snapshot>> {
-    DecodedRows::new(rows).snapshots()
+    let mut chunks: HashMap<*const RowChunk, Vec<Arc<Snapshot>>> = HashMap::new();
+    let decode = |row: &EncodedRow| {
+        let snapshots =
+            chunks.entry(Arc::as_ptr(&row.chunk)).or_insert_with(|| row.chunk.decode().into_snapshots());
+        snapshots.get(row.index as usize).cloned()
+    };
+    rows.into_iter().filter_map(decode).collect()
 }

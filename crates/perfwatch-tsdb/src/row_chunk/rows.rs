@@ -207,6 +207,8 @@ pub(super) struct RowValues<'a> {
     reader: ByteReader<'a>,
     /// Values of the row that was read last.
     row: Vec<i64>,
+    /// Number of rows of the chunk.
+    row_count: usize,
     /// Values of the rows that were read for a table.
     columns: Vec<Vec<i64>>,
     processes: Vec<ProcessValues>,
@@ -215,8 +217,8 @@ pub(super) struct RowValues<'a> {
 impl<'a> RowValues<'a> {
     pub(super) fn new(rows: &'a ChunkRows, columns: usize) -> Self {
         let processes = vec![NO_VALUES; rows.processes.len()];
-        let columns = vec![Vec::new(); columns];
-        Self { reader: ByteReader(&rows.values), row: vec![MISSING; columns.len()], columns, processes }
+        let (row, reader) = (vec![MISSING; columns], ByteReader(&rows.values));
+        Self { reader, row, row_count: rows.count, columns: Vec::new(), processes }
     }
 }
 
@@ -231,6 +233,9 @@ impl RowValues<'_> {
 impl ValueReader for RowValues<'_> {
     fn read_row(&mut self) -> Option<()> {
         read_changes(&mut self.reader, &mut self.row)?;
+        if self.columns.is_empty() {
+            self.columns = self.row.iter().map(|_| Vec::with_capacity(self.row_count)).collect();
+        }
         self.columns.iter_mut().zip(&self.row).for_each(|(column, value)| column.push(*value));
         Some(())
     }
