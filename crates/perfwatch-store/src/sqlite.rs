@@ -330,10 +330,11 @@ impl Store for SqliteStore {
     }
 
     fn disk_usage(&self, tier_bytes: Option<[u64; 3]>) -> BoxFuture<'_, Result<DiskUsage, StoreError>> {
-        let usage = move |connection: &mut Connection, inner: &SqliteInner| {
-            read::usage(connection, inner, tier_bytes).map_err(unavailable)
-        };
-        Box::pin(self.read(usage))
+        Box::pin(
+            self.read(move |connection, inner| {
+                read::usage(connection, inner, tier_bytes).map_err(unavailable)
+            }),
+        )
     }
 
     fn vacuum(&self, before_ms: i64) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -316,19 +316,12 @@ pub(super) async fn usage(
     // TOAST chunks and indexes add about a tenth. The space within a partition is not reused before the
     // partition is dropped, so a partition counts in full.
     let live_bytes = tier_bytes[1] + tier_bytes[2] + head_bytes;
-    let used_bytes = live_bytes + live_bytes / 10 + partition_bytes;
+    let mut used_bytes = live_bytes + live_bytes / 10 + partition_bytes;
     let append_limit_bytes = inner.budget_bytes() / 100 * TARGET_USE_PERCENT;
     // Above this size, free space is fragmented: data must be deleted even if its use is below the limit.
     let excess_bytes = disk_bytes.saturating_sub(inner.budget_bytes() / 100 * REJECT_ABOVE_PERCENT);
-    Ok(DiskUsage {
-        disk_bytes,
-        used_bytes: if excess_bytes > 0 {
-            used_bytes.max(append_limit_bytes / 10 * 9 + excess_bytes)
-        } else {
-            used_bytes
-        },
-        target_bytes: append_limit_bytes,
-        tier_bytes,
-        head_bytes,
-    })
+    if excess_bytes > 0 {
+        used_bytes = used_bytes.max(append_limit_bytes / 10 * 9 + excess_bytes);
+    }
+    Ok(DiskUsage { disk_bytes, used_bytes, target_bytes: append_limit_bytes, tier_bytes, head_bytes })
 }
