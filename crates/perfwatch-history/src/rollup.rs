@@ -95,7 +95,7 @@ impl History {
         let should_rewrite = self.clock.wall_ms() >= end_ms + late_arrival_delay_ms(tier)
             && !self.lacks_space_to_rewrite(tier, &slices);
         let mut writes = vec![Write::ExpectWatermarks(watermarks), Write::ClearDirty(window)];
-        let rollup = move || rollup_writes(window, &slices, &coarser, of_host, should_rewrite);
+        let rollup = move || rollup_writes(window, slices, &coarser, of_host, should_rewrite);
         writes.extend(run_blocking(rollup).await?);
         match self.commit_maintenance(writes).await {
             Ok(()) => Ok(true),
@@ -131,12 +131,12 @@ impl History {
     }
 }
 
-fn raw_tables(slices: &[BlockSlice]) -> Vec<Table> {
-    let table = |slice: &BlockSlice| match &slice.content {
-        Ok(BlockContent::Raw(table)) => Some(table.clone()),
+fn raw_tables(slices: Vec<BlockSlice>) -> Vec<Table> {
+    let table = |slice: BlockSlice| match slice.content {
+        Ok(BlockContent::Raw(table)) => Some(table),
         _ => None,
     };
-    slices.iter().filter_map(table).collect()
+    slices.into_iter().filter_map(table).collect()
 }
 
 fn buckets_of(slices: &[BlockSlice]) -> Vec<Buckets> {
@@ -156,7 +156,7 @@ fn drop_writes(slices: &[BlockSlice]) -> impl Iterator<Item = Write> {
 /// Writes that roll up one window, and rewrite its blocks as one block if `should_rewrite` is set.
 fn rollup_writes(
     window: DirtyWindow,
-    slices: &[BlockSlice],
+    slices: Vec<BlockSlice>,
     coarser: &[BlockSlice],
     watermarks: RetentionWatermarks,
     should_rewrite: bool,
@@ -165,11 +165,11 @@ fn rollup_writes(
     let end_ms = window_ms + tier.window_ms();
     // Rows below the watermark were rolled up before it was advanced.
     let from_ms = window_ms.max(watermarks.tier_ms(tier));
-    let mut writes = Vec::new();
+    let mut writes: Vec<Write> = if should_rewrite { drop_writes(&slices).collect() } else { Vec::new() };
+    let has_corrupt_block = slices.iter().any(|slice| slice.content.is_err());
     let new_buckets: Vec<Buckets> = if tier == Tier::Raw {
         let tables = Table::merge(raw_tables(slices), from_ms);
         if should_rewrite {
-            writes.extend(drop_writes(slices));
             for table in &tables {
                 let block = block::encode(table, CompressionLevel::Best);
                 writes.push(Write::PutBlock(tier, host, table.shape.clone(), block));
@@ -177,9 +177,8 @@ fn rollup_writes(
         }
         tables.iter().map(|table| Buckets::from_table(table, Tier::Minute.width_ms(), from_ms)).collect()
     } else {
-        let merged: Vec<Buckets> = Buckets::merge(&buckets_of(slices));
+        let merged: Vec<Buckets> = Buckets::merge(&buckets_of(&slices));
         if should_rewrite {
-            writes.extend(drop_writes(slices));
             let retained = merged.iter().map(|buckets| buckets.slice(from_ms, i64::MAX));
             writes.extend(block_writes(tier, host, retained));
         }
@@ -190,7 +189,7 @@ fn rollup_writes(
         return writes;
     };
     // The buckets of a corrupt block were computed before it was damaged; they are retained.
-    if slices.iter().any(|slice| slice.content.is_err()) {
+    if has_corrupt_block {
         return writes;
     }
     let mut parts = Vec::new();
