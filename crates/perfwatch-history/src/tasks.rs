@@ -5,8 +5,9 @@
 
 use super::History;
 use super::task::HistoryTask;
-use perfwatch_store::{CommitError, LeasedTask, RENEWAL_INTERVAL, StoreError, Transaction, Write};
-use std::sync::{Arc, PoisonError};
+use super::tier_sizes::TierSizes;
+use perfwatch_store::{CommitError, DiskUsage, LeasedTask, RENEWAL_INTERVAL, StoreError, Transaction, Write};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -126,6 +127,21 @@ impl History {
             let vacuum = self.backend.vacuum(self.clock.wall_ms().saturating_sub(raw_ms));
             self.run_task(HistoryTask::Vacuum, BUDGET_INTERVAL, vacuum).await;
         }
+    }
+
+    pub(super) fn tier_sizes(&self) -> MutexGuard<'_, TierSizes> {
+        self.tier_sizes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Disk usage of the store, with sizes of the tiers that are half a minute old at most.
+    async fn disk_usage(&self) -> Result<DiskUsage, StoreError> {
+        let now = self.clock.monotonic();
+        let known = self.tier_sizes().unexpired(now);
+        let usage = self.backend.disk_usage(known).await?;
+        if known.is_none() {
+            *self.tier_sizes() = TierSizes { bytes: usage.tier_bytes, measured_at: Some(now) };
+        }
+        Ok(usage)
     }
 
     /// Commits changes of a task that runs under the lease; a conflict if another hub has the lease since.

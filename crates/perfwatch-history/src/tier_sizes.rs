@@ -1,8 +1,6 @@
 //! Sizes of the tiers, which are summed up seldom: an index of all blocks is read.
 
-use super::History;
-use perfwatch_store::{BlockInfo, DiskUsage, StoreError};
-use std::sync::{MutexGuard, PoisonError};
+use perfwatch_store::BlockInfo;
 use std::time::Duration;
 
 /// Time after which the blocks are summed up again. New blocks do not count until then, deleted ones do at once.
@@ -11,14 +9,14 @@ const MAX_AGE: Duration = Duration::from_secs(30);
 /// Sizes of the tiers, as far as they are known.
 #[derive(Default)]
 pub(super) struct TierSizes {
-    bytes: [u64; 3],
+    pub(super) bytes: [u64; 3],
     /// Time of the last sum, monotonic clock; `None` before the first.
-    measured_at: Option<Duration>,
+    pub(super) measured_at: Option<Duration>,
 }
 
 impl TierSizes {
     /// Sizes in bytes, unless they are to be measured again.
-    fn known(&self, now: Duration) -> Option<[u64; 3]> {
+    pub(super) fn unexpired(&self, now: Duration) -> Option<[u64; 3]> {
         self.measured_at.filter(|at| now.saturating_sub(*at) < MAX_AGE).map(|_| self.bytes)
     }
 
@@ -34,23 +32,6 @@ impl TierSizes {
                 *bytes = bytes.saturating_sub(block.bytes);
             }
         }
-    }
-}
-
-impl History {
-    pub(super) fn tier_sizes(&self) -> MutexGuard<'_, TierSizes> {
-        self.tier_sizes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Disk usage of the store, with sizes of the tiers that are half a minute old at most.
-    pub(super) async fn disk_usage(&self) -> Result<DiskUsage, StoreError> {
-        let now = self.clock.monotonic();
-        let known = self.tier_sizes().known(now);
-        let usage = self.backend.disk_usage(known).await?;
-        if known.is_none() {
-            *self.tier_sizes() = TierSizes { bytes: usage.tier_bytes, measured_at: Some(now) };
-        }
-        Ok(usage)
     }
 }
 
@@ -72,12 +53,12 @@ mod tests {
             bytes,
         };
         let mut sizes = TierSizes::default();
-        assert_eq!(sizes.known(Duration::ZERO), None, "never measured");
+        assert_eq!(sizes.unexpired(Duration::ZERO), None, "never measured");
         sizes = TierSizes { bytes: [100, 50, 10], measured_at: Some(Duration::from_secs(5)) };
         sizes.subtract(&[block(Tier::Raw, 30), block(Tier::Hour, 11), block(Tier::Raw, 1)]);
-        assert_eq!(sizes.known(Duration::from_secs(34)), Some([69, 50, 0]));
-        assert_eq!(sizes.known(Duration::from_secs(35)), None);
+        assert_eq!(sizes.unexpired(Duration::from_secs(34)), Some([69, 50, 0]));
+        assert_eq!(sizes.unexpired(Duration::from_secs(35)), None);
         sizes.forget();
-        assert_eq!(sizes.known(Duration::from_secs(5)), None);
+        assert_eq!(sizes.unexpired(Duration::from_secs(5)), None);
     }
 }

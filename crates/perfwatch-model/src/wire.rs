@@ -21,7 +21,7 @@ use crate::snapshot::{CollectorError, HostFacts, HostRef, ProcessRow, Snapshot};
 use crate::{BootId, CollectorRequests, Column, HostId, Shape, ShapeId, limits};
 use bytes::Bytes;
 use count::{count_fields, count_values, decoded_bytes};
-use process::ProcessMessage;
+use process::{ProcessMessage, text_too_long};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -185,10 +185,6 @@ fn invalid<T>(message: impl Into<String>) -> Result<T, WireError> {
     Err(WireError::Invalid(message.into()))
 }
 
-fn text_too_long<T>() -> Result<T, WireError> {
-    invalid(format!("text longer than {} bytes", limits::MAX_TEXT_BYTES))
-}
-
 /// Returns whether a name consists of non-empty words of `a-z`, `0-9` and `_` separated by dots,
 /// and does not start with a reserved key of snapshot JSON.
 pub fn is_metric_name(name: &str) -> bool {
@@ -339,8 +335,8 @@ pub fn decode_snapshot(
 }
 
 /// Decodes a snapshot after another one of the same host, with whose `processes` it shares texts: most of them are
-/// equal and need not be looked up. Also returns whether the bytes have the length of [`encode_snapshot`]: they have no
-/// field that is unknown here, and may be stored.
+/// equal and need not be looked up. Also returns whether the bytes have the length and the shape of [`encode_snapshot`]:
+/// they have no field that is unknown here, and may be stored.
 ///
 /// # Errors
 /// Returns the errors of [`decode_snapshot`].
@@ -364,7 +360,6 @@ pub fn decode_next_snapshot(
         SnapshotMessage { values: Vec::with_capacity(count_values(&bytes)), ..Default::default() };
     let length = bytes.len();
     message.merge(bytes).map_err(|error| malformed(&error))?;
-    let is_canonical = message.encoded_len() == length;
     let Ok(id) = <[u8; 16]>::try_from(&message.shape[..]) else {
         return invalid("shape id is not 16 bytes");
     };
@@ -372,16 +367,18 @@ pub fn decode_next_snapshot(
         return invalid("boot is not a UUID of 16 bytes");
     };
     let shape = shapes(ShapeId(id)).ok_or(WireError::UnknownShape(ShapeId(id)))?;
+    // A shape whose texts were cleaned has another id than the bytes.
+    let is_canonical = message.encoded_len() == length && shape.id() == ShapeId(id);
     if shape.columns().len() != message.values.len() {
         return invalid(format!("{} values for {} columns", message.values.len(), shape.columns().len()));
     }
     let is_long = |text: &str| text.len() > limits::MAX_TEXT_BYTES;
     if message.errors.iter().any(|e| is_long(&e.collector) || is_long(&e.message)) {
-        return text_too_long();
+        return invalid(text_too_long());
     }
     let mut processes = Vec::with_capacity(message.processes.len());
     for process in &message.processes {
-        processes.push(process.decode_row(previous, intern)?);
+        processes.push(process.decode_row(previous, intern).map_err(WireError::Invalid)?);
     }
     let snapshot = Snapshot {
         boot: BootId(boot),

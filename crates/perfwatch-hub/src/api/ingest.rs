@@ -18,7 +18,6 @@ use perfwatch_model::json::{self, ParsedSnapshot};
 use perfwatch_model::validation::remove_invalid_values;
 use perfwatch_model::wire::{self, Batch, IngestResponse, RejectedSnapshot, WireError};
 use perfwatch_model::{HostId, HostRef, Shape, ShapeId, limits};
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -146,13 +145,7 @@ fn decode_batch(app: &App, identity: &Identity, batch: Batch) -> Result<DecodedB
         let (id, shape) = wire::decode_sent_shape(shape).map_err(|error| malformed(&error))?;
         batch_shapes.insert(id, app.pipeline.shape(id).unwrap_or_else(|| Arc::new(shape)));
     }
-    // A shape whose texts were cleaned has another id than the snapshots name.
-    let is_renamed = Cell::new(false);
-    let shapes = |id| {
-        let shape: Option<Arc<Shape>> = batch_shapes.get(&id).cloned().or_else(|| app.pipeline.shape(id));
-        is_renamed.set(shape.as_ref().is_some_and(|shape| shape.id() != id));
-        shape
-    };
+    let shapes = |id| batch_shapes.get(&id).cloned().or_else(|| app.pipeline.shape(id));
     let texts = |text: &str| app.pipeline.intern_text(text);
     let mut rejected = Vec::new();
     let mut snapshots: Vec<ReceivedSnapshot> = Vec::with_capacity(batch.snapshots.len());
@@ -165,7 +158,7 @@ fn decode_batch(app: &App, identity: &Identity, batch: Batch) -> Result<DecodedB
         };
         match decoded {
             Ok((mut snapshot, is_canonical)) => {
-                let is_changed = remove_invalid_values(&mut snapshot, &app.catalog) || is_renamed.get();
+                let is_changed = remove_invalid_values(&mut snapshot, &app.catalog);
                 let encoded = (is_canonical && !is_changed).then_some(bytes);
                 snapshots.push(ReceivedSnapshot { index, snapshot, encoded });
             }

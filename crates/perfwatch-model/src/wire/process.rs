@@ -1,6 +1,5 @@
 //! Message of a process row.
 
-use super::{WireError, invalid, text_too_long};
 use crate::limits;
 use crate::printable::{is_hidden, printable_within};
 use crate::snapshot::ProcessRow;
@@ -40,6 +39,11 @@ pub(super) struct ProcessMessage {
     parent_pid: Option<u32>,
 }
 
+/// Reason why a text is refused.
+pub(super) fn text_too_long() -> String {
+    format!("text longer than {} bytes", limits::MAX_TEXT_BYTES)
+}
+
 impl ProcessMessage {
     pub(super) fn new(row: &ProcessRow) -> Self {
         Self {
@@ -59,12 +63,13 @@ impl ProcessMessage {
         }
     }
 
-    /// Decodes the row; its texts are those of the same process in `previous`, if they are equal.
+    /// Decodes the row; its texts are those of the same process in `previous`, if they are equal. An error is the reason
+    /// why a text is invalid.
     pub(super) fn decode_row(
         &self,
         previous: &[ProcessRow],
         intern: &dyn Fn(&str) -> Arc<str>,
-    ) -> Result<ProcessRow, WireError> {
+    ) -> Result<ProcessRow, String> {
         let is_same = |row: &&ProcessRow| row.pid == self.pid && row.started_ms == self.started_ms;
         let known = previous.iter().find(is_same);
         let text = |bytes: &Bytes, known: Option<&Arc<str>>| {
@@ -75,8 +80,8 @@ impl ProcessMessage {
                 Ok(text) if text.len() <= limits::MAX_TEXT_BYTES => {
                     Ok(intern(&printable_within(text, limits::MAX_TEXT_BYTES)))
                 }
-                Ok(_) => text_too_long(),
-                Err(_) => invalid("process text is not UTF-8"),
+                Ok(_) => Err(text_too_long()),
+                Err(_) => Err("process text is not UTF-8".to_owned()),
             }
         };
         Ok(ProcessRow {
