@@ -89,10 +89,10 @@ fn encode_present(values: &[i64], level: CompressionLevel) -> (u8, Vec<u8>) {
         let delta_spec = pco::DeltaSpec::TryConsecutive(usize::from(is_smooth));
         let config =
             pco::ChunkConfig::default().with_compression_level(PCO_LEVEL).with_delta_spec(delta_spec);
-        if let Ok(body) = pco::standalone::simple_compress(values, &config) {
-            if body.len() < best.1.len() {
-                best = (KIND_PCO, body);
-            }
+        if let Ok(body) = pco::standalone::simple_compress(values, &config)
+            && body.len() < best.1.len()
+        {
+            best = (KIND_PCO, body);
         }
     }
     best
