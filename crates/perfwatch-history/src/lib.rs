@@ -145,7 +145,7 @@ pub enum AppendError {
 pub struct NewRow {
     /// Snapshot in decoded form.
     pub snapshot: Arc<Snapshot>,
-    /// Its encoding in wire format, as long as that of this program, if it is at hand: the head stores it as it is.
+    /// Its encoding in wire format without unknown fields, if it is at hand: the head stores it as it is.
     pub encoded: Option<Bytes>,
 }
 

@@ -21,15 +21,15 @@ pub fn decompress(headers: &HeaderMap, body: Bytes, max_bytes: usize) -> Result<
         "" | "identity" if body.len() > max_bytes => Err(too_large(max_bytes)),
         "" | "identity" => Ok(body),
         "gzip" => read_bounded("gzip", max_bytes, flate2::read::MultiGzDecoder::new(&body[..])),
-        "zstd" if compression::stated_size(&body).is_some_and(|size| size > max_bytes) => {
-            Err(too_large(max_bytes))
-        }
         "zstd" => {
             // Senders that compress a stream state no size, and are served by a context of their own.
-            if compression::stated_size(&body).is_some()
-                && let Ok(bytes) = compression::decompress(&body, max_bytes)
-            {
-                return Ok(bytes.into());
+            if let Some(size) = compression::stated_size(&body) {
+                if size > max_bytes {
+                    return Err(too_large(max_bytes));
+                }
+                if let Ok(bytes) = compression::decompress(&body, max_bytes) {
+                    return Ok(bytes.into());
+                }
             }
             let decoder = zstd::stream::read::Decoder::with_buffer(&body[..]).and_then(|mut decoder| {
                 decoder.window_log_max(limits::MAX_ZSTD_WINDOW_LOG)?;

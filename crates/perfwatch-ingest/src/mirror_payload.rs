@@ -51,6 +51,9 @@ pub(crate) async fn decode(payload: Vec<u8>) -> Result<Vec<EncodedSnapshot>, Str
 }
 
 fn decode_now(payload: &[u8]) -> Result<Vec<EncodedSnapshot>, String> {
+    if compression::stated_size(payload).is_some_and(|size| size > MAX_PAYLOAD_BYTES) {
+        return Err(format!("larger than {MAX_PAYLOAD_BYTES} bytes"));
+    }
     let bytes = compression::decompress(payload, MAX_PAYLOAD_BYTES).map_err(|error| error.to_string())?;
     let mut bytes = Bytes::from(bytes);
     let mut snapshots = Vec::new();
@@ -106,6 +109,6 @@ mod tests {
         assert!(decode(payload[..payload.len() - 9].to_vec()).await.is_err());
         assert!(decode(b"no payload".to_vec()).await.is_err());
         let bomb = compression::compress(&vec![0; 65 << 20]).unwrap();
-        assert!(decode(bomb).await.unwrap_err().contains("too small"));
+        assert!(decode(bomb).await.unwrap_err().contains("larger"));
     }
 }

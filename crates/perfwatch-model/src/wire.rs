@@ -20,7 +20,7 @@ use crate::printable::printable_within;
 use crate::snapshot::{CollectorError, HostFacts, HostRef, ProcessRow, Snapshot};
 use crate::{BootId, CollectorRequests, Column, HostId, Shape, ShapeId, limits};
 use bytes::Bytes;
-use count::{count_fields, count_values, decoded_bytes};
+use count::{SnapshotCounts, count_fields, decoded_bytes};
 use process::{ProcessMessage, text_too_long};
 use prost::Message;
 use serde::{Deserialize, Serialize};
@@ -334,22 +334,20 @@ pub fn decode_snapshot(
     Ok(decode_next_snapshot(&[], bytes, shapes, intern)?.0)
 }
 
-/// Decodes a snapshot after another one of the same host, with whose `processes` it shares texts: most of them are
-/// equal and need not be looked up. Also returns whether the bytes have the length and the shape of [`encode_snapshot`]:
+/// Decodes a snapshot after another one of the same host, with whose processes (`previous`) it shares texts: most of them
+/// are equal and need not be looked up. Also returns whether the bytes have the length and the shape of [`encode_snapshot`]:
 /// they have no field that is unknown here, and may be stored.
 ///
 /// # Errors
 /// Returns the errors of [`decode_snapshot`].
 pub fn decode_next_snapshot(
-    processes: &[ProcessRow],
+    previous: &[ProcessRow],
     bytes: Bytes,
     shapes: &dyn Fn(ShapeId) -> Option<Arc<Shape>>,
     intern: &dyn Fn(&str) -> Arc<str>,
 ) -> Result<(Snapshot, bool), WireError> {
-    let previous = processes;
-    if count_fields(&bytes, 7) > limits::MAX_PROCESSES
-        || count_fields(&bytes, 9) > limits::MAX_COLLECTOR_ERRORS
-    {
+    let counts = SnapshotCounts::new(&bytes);
+    if counts.processes > limits::MAX_PROCESSES || counts.errors > limits::MAX_COLLECTOR_ERRORS {
         return invalid(format!(
             "too many processes or errors; expected at most {} and {}",
             limits::MAX_PROCESSES,
@@ -357,7 +355,7 @@ pub fn decode_next_snapshot(
         ));
     }
     let mut message =
-        SnapshotMessage { values: Vec::with_capacity(count_values(&bytes)), ..Default::default() };
+        SnapshotMessage { values: Vec::with_capacity(counts.values), ..SnapshotMessage::default() };
     let length = bytes.len();
     message.merge(bytes).map_err(|error| malformed(&error))?;
     let Ok(id) = <[u8; 16]>::try_from(&message.shape[..]) else {

@@ -235,7 +235,7 @@ fn process_index(
     }
     let ProcessRow { pid, started_ms, .. } = *process;
     let [name, user, command] = [&process.name, &process.user, &process.command].map(Arc::clone);
-    // Whether others share the texts: they may be the snapshots of the same batch.
+    // Texts count even if others share them: those may be snapshots of the same batch, which end soon.
     let text_bytes = |text: &Arc<str>| text.len() + 64;
     let mut added_bytes =
         size_of::<ProcessIdentity>() + [&name, &user, &command].map(text_bytes).iter().sum::<usize>();

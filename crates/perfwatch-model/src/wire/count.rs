@@ -35,15 +35,26 @@ pub(super) fn count_fields(message: &Bytes, counted: u32) -> usize {
     count
 }
 
-/// Maximum number of values of a snapshot: the bytes that end a number.
-pub(super) fn count_values(snapshot: &Bytes) -> usize {
-    let mut count = 0;
-    for_each_field(snapshot, &mut |tag, field| {
-        if tag == 6 {
-            count += field.iter().filter(|byte| **byte < 0x80).count();
-        }
-    });
-    count
+/// Entries of an encoded snapshot.
+#[derive(Default)]
+pub(super) struct SnapshotCounts {
+    /// Maximum number of values: the bytes that end a number.
+    pub(super) values: usize,
+    pub(super) processes: usize,
+    pub(super) errors: usize,
+}
+
+impl SnapshotCounts {
+    pub(super) fn new(snapshot: &Bytes) -> Self {
+        let mut counts = Self::default();
+        for_each_field(snapshot, &mut |tag, field| match tag {
+            6 => counts.values += field.iter().filter(|byte| **byte < 0x80).count(),
+            7 => counts.processes += 1,
+            9 => counts.errors += 1,
+            _ => {}
+        });
+        counts
+    }
 }
 
 /// Size of encoded shapes and snapshots in memory after they are decoded, in bytes.
