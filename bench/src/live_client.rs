@@ -8,7 +8,10 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{SinkExt as _, StreamExt as _};
 use perfwatch_model::{Clock, SystemClock};
 use serde_json::{Value, json};
-use std::process::{Command, Stdio};
+use std::io::Write as _;
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -38,9 +41,12 @@ struct ClientPlan {
 /// Processes with connected clients.
 pub(crate) struct ClientProcesses(Vec<Running>);
 
+/// Plans of a client process are a line of its standard input. Its end lets the clients count messages.
+const PLANS_END: &[u8] = b"\n";
+
 impl ClientProcesses {
-    /// Starts a client for each subscription, and waits until all are connected. Each client ends after a number of
-    /// messages.
+    /// Starts a client for each subscription, and waits until all are connected. From then on each client ends after a
+    /// number of messages: an earlier client would have left before the last one arrived.
     pub(crate) fn start(
         hub: &HubProcess,
         admin: &str,
@@ -60,11 +66,14 @@ impl ClientProcesses {
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .spawn()?;
-            serde_json::to_writer(child.stdin.take().context("no input")?, plans)?;
-            Ok(Running(child))
+            let mut input = child.stdin.take().context("no input")?;
+            serde_json::to_writer(&mut input, plans)?;
+            input.write_all(PLANS_END)?;
+            Ok((Running(child), input))
         };
         let running = plans.chunks(plans.len().div_ceil(processes).max(1)).map(start);
-        let started = Self(running.collect::<anyhow::Result<_>>()?);
+        let (processes, inputs): (_, Vec<ChildStdin>) =
+            running.collect::<anyhow::Result<Vec<_>>>()?.into_iter().unzip();
         let all_connected = format!("perfwatch_websocket_connections{{state=\"live\"}} {}\n", plans.len());
         let deadline = clock.monotonic() + CONNECT_TIMEOUT;
         // Without clients, the metric does not exist.
@@ -72,7 +81,8 @@ impl ClientProcesses {
             anyhow::ensure!(clock.monotonic() < deadline, "not all of {} clients are connected", plans.len());
             std::thread::sleep(Duration::from_millis(200));
         }
-        Ok(started)
+        drop(inputs);
+        Ok(Self(processes))
     }
 
     /// Waits for the end of all clients. Returns the delays of their messages in milliseconds.
@@ -89,7 +99,16 @@ impl ClientProcesses {
 
 /// Client process: reads its plans from standard input, prints the delays.
 pub(crate) fn clients(address: &str) -> anyhow::Result<()> {
-    let plans: Vec<Value> = serde_json::from_reader(std::io::stdin())?;
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line)?;
+    let plans: Vec<Value> = serde_json::from_str(&line)?;
+    let are_all_connected = Arc::new(AtomicBool::new(false));
+    let at_end = are_all_connected.clone();
+    std::thread::spawn(move || {
+        std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+        at_end.store(true, Ordering::Relaxed);
+        std::io::Result::Ok(())
+    });
     let plan = |plan: Value| ClientPlan {
         bearer: plan["bearer"].as_str().unwrap_or_default().to_owned(),
         subscription: plan.get("subscription").filter(|subscription| !subscription.is_null()).cloned(),
@@ -100,7 +119,7 @@ pub(crate) fn clients(address: &str) -> anyhow::Result<()> {
     let delays = runtime.block_on(async {
         let handshakes = Semaphore::new(MAX_HANDSHAKES);
         let mut clients: FuturesUnordered<_> =
-            plans.iter().map(|plan| receive(address, plan, &handshakes)).collect();
+            plans.iter().map(|plan| receive(address, plan, &handshakes, &are_all_connected)).collect();
         let mut delays = Vec::new();
         while let Some(received) = clients.next().await {
             delays.extend(received?);
@@ -124,8 +143,13 @@ async fn connect(address: &str, plan: &ClientPlan) -> anyhow::Result<WebSocketSt
     Ok(socket)
 }
 
-/// Delays of the messages that a client receives, in milliseconds.
-async fn receive(address: &str, plan: &ClientPlan, handshakes: &Semaphore) -> anyhow::Result<Vec<i64>> {
+/// Delays of the messages that a client receives once all are connected, in milliseconds.
+async fn receive(
+    address: &str,
+    plan: &ClientPlan,
+    handshakes: &Semaphore,
+    are_all_connected: &AtomicBool,
+) -> anyhow::Result<Vec<i64>> {
     let turn = handshakes.acquire().await?;
     let mut socket = connect(address, plan).await?;
     drop(turn);
@@ -135,6 +159,7 @@ async fn receive(address: &str, plan: &ClientPlan, handshakes: &Semaphore) -> an
         let Some(message) = socket.next().await else { break };
         let now_ms = clock.wall_ms();
         if let Message::Text(text) = message?
+            && are_all_connected.load(Ordering::Relaxed)
             && let Some(at_ms) = message_time_ms(&text)
         {
             delays.push(now_ms - at_ms);
