@@ -24,28 +24,25 @@ fn slot_of(bucket: i64) -> usize {
     usize::try_from(bucket.rem_euclid(MAX_BUCKETS as i64)).unwrap_or_default()
 }
 
-/// Number of a bucket in the small form in which each slot of each host has it.
-type SlotBucket = i32;
+/// Means of a bucket; NaN without samples. Single precision: a day of a fleet of thousands stays small.
+type BucketMeans = [f32; DAY_METRICS.len()];
 
-fn slot_bucket(bucket: i64) -> SlotBucket {
-    SlotBucket::try_from(bucket).unwrap_or(-1)
-}
+const NO_MEANS: BucketMeans = [f32::NAN; DAY_METRICS.len()];
 
-/// Means of a bucket. Sums are single precision: a day of a fleet of thousands stays small.
-#[derive(Debug, Clone, Copy, Default)]
-struct BucketMeans {
-    /// Number of the bucket; a lower number than expected is outdated.
-    bucket: SlotBucket,
-    sums: [f32; DAY_METRICS.len()],
-    counts: [u16; DAY_METRICS.len()],
+/// Samples of the bucket that was sampled last.
+#[derive(Debug, Default)]
+struct SampledBucket {
+    bucket: i64,
+    sums: [f64; DAY_METRICS.len()],
+    counts: [u32; DAY_METRICS.len()],
 }
 
 /// Course of a filesystem.
 #[derive(Debug)]
 struct MountDay {
     mount: Arc<str>,
-    /// Bucket and used percent.
-    slots: Box<[(SlotBucket, f32); MAX_BUCKETS]>,
+    /// Used percent by the slot of the bucket; NaN if it is unknown.
+    percents: Box<[f32; MAX_BUCKETS]>,
 }
 
 /// Filesystem that becomes full if its trend continues.
@@ -59,7 +56,10 @@ pub(crate) struct Filling {
 /// Last 24 hours of a host.
 #[derive(Debug)]
 pub(crate) struct HostDay {
-    buckets: Box<[BucketMeans; MAX_BUCKETS]>,
+    /// Newest bucket. The slots contain this one and those of the day before it.
+    newest: i64,
+    sampled: SampledBucket,
+    means: Box<[BucketMeans; MAX_BUCKETS]>,
     mounts: Vec<MountDay>,
     /// Time of the newest sample.
     last_at_ms: i64,
@@ -69,7 +69,9 @@ pub(crate) struct HostDay {
 impl Default for HostDay {
     fn default() -> Self {
         Self {
-            buckets: Box::new([BucketMeans { bucket: -1, ..BucketMeans::default() }; MAX_BUCKETS]),
+            newest: 0,
+            sampled: SampledBucket::default(),
+            means: Box::new([NO_MEANS; MAX_BUCKETS]),
             mounts: Vec::new(),
             last_at_ms: 0,
             filling: Vec::new(),
@@ -86,9 +88,15 @@ impl HostDay {
         }
         self.last_at_ms = values.at_ms;
         let bucket = bucket_of(values.at_ms);
+        if self.sampled.bucket != bucket {
+            self.sampled = SampledBucket { bucket, ..SampledBucket::default() };
+        }
         for (metric, value) in [values.cpu, values.memory, values.rx, values.tx].into_iter().enumerate() {
             if let Some(value) = value {
-                self.add_sample(bucket, metric, value as f32, 1);
+                self.sampled.sums[metric] += value;
+                self.sampled.counts[metric] += 1;
+                let mean = self.sampled.sums[metric] / f64::from(self.sampled.counts[metric]);
+                self.set_mean(bucket, metric, mean as f32);
             }
         }
         self.mounts.retain(|day| values.mounts.iter().any(|usage| usage.mount == day.mount));
@@ -97,35 +105,42 @@ impl HostDay {
         }
     }
 
-    /// Adds the sum of `count` samples of a metric of [`DAY_METRICS`].
-    pub(crate) fn add_sample(&mut self, bucket: i64, metric: usize, sum: f32, count: u16) {
-        let means = &mut self.buckets[slot_of(bucket)];
-        let bucket = slot_bucket(bucket);
-        if means.bucket < bucket {
-            *means = BucketMeans { bucket, ..BucketMeans::default() };
+    /// Slot of a bucket, which becomes the newest one if it is later; `None` if it is older than a day.
+    fn slot(&mut self, bucket: i64) -> Option<usize> {
+        let first_new = (self.newest + 1).max(bucket - MAX_BUCKETS as i64 + 1);
+        for slot in (first_new..=bucket).map(slot_of) {
+            self.means[slot] = NO_MEANS;
+            self.mounts.iter_mut().for_each(|day| day.percents[slot] = f32::NAN);
         }
-        if means.bucket == bucket {
-            means.sums[metric] += sum;
-            means.counts[metric] = means.counts[metric].saturating_add(count);
+        self.newest = self.newest.max(bucket);
+        self.slot_within(bucket)
+    }
+
+    /// Slot of a bucket of the day.
+    fn slot_within(&self, bucket: i64) -> Option<usize> {
+        (bucket <= self.newest && bucket > self.newest - MAX_BUCKETS as i64).then(|| slot_of(bucket))
+    }
+
+    /// Sets the mean of a metric of [`DAY_METRICS`] in a bucket.
+    pub(crate) fn set_mean(&mut self, bucket: i64, metric: usize, mean: f32) {
+        if let Some(slot) = self.slot(bucket) {
+            self.means[slot][metric] = mean;
         }
     }
 
     /// Sets the used percent of a mount in a bucket.
     pub(crate) fn set_mount(&mut self, mount: &Arc<str>, bucket: i64, percent: f32) {
-        let known = self.mounts.iter().position(|day| day.mount == *mount).unwrap_or_else(|| {
-            self.mounts.push(MountDay { mount: mount.clone(), slots: Box::new([(-1, 0.0); MAX_BUCKETS]) });
+        let Some(slot) = self.slot(bucket) else { return };
+        let index = self.mounts.iter().position(|day| day.mount == *mount).unwrap_or_else(|| {
+            self.mounts.push(MountDay { mount: mount.clone(), percents: Box::new([f32::NAN; MAX_BUCKETS]) });
             self.mounts.len() - 1
         });
-        let slot = &mut self.mounts[known].slots[slot_of(bucket)];
-        if slot.0 <= slot_bucket(bucket) {
-            *slot = (slot_bucket(bucket), percent);
-        }
+        self.mounts[index].percents[slot] = percent;
     }
 
     /// Returns whether a metric has samples in a bucket.
     pub(crate) fn contains_bucket(&self, bucket: i64) -> bool {
-        let means = &self.buckets[slot_of(bucket)];
-        means.bucket == slot_bucket(bucket) && means.counts[0] > 0
+        self.mean(bucket, 0).is_some()
     }
 
     /// Returns whether the course of these filesystems is kept.
@@ -135,25 +150,20 @@ impl HostDay {
 
     /// Mean of a metric of [`DAY_METRICS`] in a bucket.
     pub(crate) fn mean(&self, bucket: i64, metric: usize) -> Option<f64> {
-        let means = &self.buckets[slot_of(bucket)];
-        let count = means.counts[metric];
-        (means.bucket == slot_bucket(bucket) && count > 0)
-            .then(|| f64::from(means.sums[metric]) / f64::from(count))
+        let mean = self.means[self.slot_within(bucket)?][metric];
+        (!mean.is_nan()).then(|| f64::from(mean))
     }
 
     /// Forecasts when the filesystems become full.
     #[expect(clippy::cast_possible_truncation, reason = "the time is below 30 days")]
     pub(crate) fn forecast(&mut self, now_ms: i64) {
         let current = bucket_of(now_ms);
+        let buckets = current - MAX_BUCKETS as i64 + 1..=current;
+        let slots: Vec<(i64, usize)> =
+            buckets.filter_map(|bucket| Some((bucket * BUCKET_MS, self.slot_within(bucket)?))).collect();
         let forecast_mount = |day: &MountDay| {
-            let mut points: Vec<(i64, f64)> = day
-                .slots
-                .iter()
-                .map(|(bucket, percent)| (i64::from(*bucket), f64::from(*percent)))
-                .filter(|(bucket, _)| *bucket > current - MAX_BUCKETS as i64 && *bucket <= current)
-                .map(|(bucket, percent)| (bucket * BUCKET_MS, percent))
-                .collect();
-            points.sort_by_key(|(at_ms, _)| *at_ms);
+            let points = slots.iter().map(|(at_ms, slot)| (*at_ms, f64::from(day.percents[*slot])));
+            let points: Vec<(i64, f64)> = points.filter(|(_, percent)| !percent.is_nan()).collect();
             let &(last_ms, percent) = points.last()?;
             let rest_ms = forecast::time_to_target_ms(&points, 100.0, Comparison::Above)?;
             (rest_ms <= MAX_FORECAST_MS).then(|| Filling {
@@ -198,12 +208,20 @@ mod tests {
         day.add(&values(START_MS + MAX_BUCKETS as i64 * BUCKET_MS, 70.0, 40.0));
         assert_eq!(day.mean(first, 0), None);
         assert_eq!(day.mean(first + MAX_BUCKETS as i64, 0), Some(70.0));
-        day.add_sample(first, 0, 10.0, 1);
+        day.set_mean(first, 0, 10.0);
         assert_eq!(
             day.mean(first + MAX_BUCKETS as i64, 0),
             Some(70.0),
             "a late sample does not replace newer ones"
         );
+        // A gap is empty, also in the slots of the buckets before it.
+        day.set_mean(first + 2, 0, 30.0);
+        day.set_mount(&"/data".into(), first + 2, 41.0);
+        let later = first + 2 + 2 * MAX_BUCKETS as i64;
+        day.add(&values(later * BUCKET_MS, 80.0, 45.0));
+        assert_eq!((day.mean(first + 2, 0), day.mean(later - MAX_BUCKETS as i64, 0)), (None, None));
+        assert_eq!((later - MAX_BUCKETS as i64..=later).filter_map(|bucket| day.mean(bucket, 0)).count(), 1);
+        assert_eq!(day.mounts[0].percents.iter().filter(|percent| !percent.is_nan()).count(), 1);
     }
 
     #[test]

@@ -137,24 +137,23 @@ fn add_series(day: &mut HostDay, result: &SeriesResult) {
     let missing: Vec<bool> =
         result.at_ms.iter().map(|at_ms| !day.contains_bucket(bucket_of(*at_ms))).collect();
     for series in &result.series {
-        let metric = DAY_METRICS.iter().position(|metric| *metric == series.metric);
-        let mount: Arc<str> = series.instance.as_str().into();
-        for (row, at_ms) in result.at_ms.iter().enumerate() {
-            let value = match &series.values {
-                SeriesValues::Raw(values) => {
-                    values.get(row).and_then(|value| perfwatch_model::unscale(*value, series.decimals))
-                }
-                SeriesValues::Points(points) => result
-                    .point_indices
-                    .get(row)
-                    .and_then(|index| average(points.stats().get(*index)?, series.decimals)),
-            };
-            let Some(value) = value else { continue };
-            match metric {
-                Some(metric) if missing[row] => day.add_sample(bucket_of(*at_ms), metric, value as f32, 1),
-                Some(_) => {}
-                None => day.set_mount(&mount, bucket_of(*at_ms), value as f32),
+        let value = |row: usize| match &series.values {
+            SeriesValues::Raw(values) => perfwatch_model::unscale(*values.get(row)?, series.decimals),
+            SeriesValues::Points(points) => {
+                average(points.stats().get(*result.point_indices.get(row)?)?, series.decimals)
             }
+        };
+        let rows =
+            (0..result.at_ms.len()).filter_map(|row| Some((row, bucket_of(result.at_ms[row]), value(row)?)));
+        let Some(metric) = DAY_METRICS.iter().position(|metric| *metric == series.metric) else {
+            let mount: Arc<str> = series.instance.as_str().into();
+            rows.for_each(|(_, bucket, value)| day.set_mount(&mount, bucket, value as f32));
+            continue;
+        };
+        let rows: Vec<_> = rows.filter(|(row, ..)| missing[*row]).collect();
+        for bucket in rows.chunk_by(|(_, one, _), (_, other, _)| one == other) {
+            let sum: f64 = bucket.iter().map(|(.., value)| value).sum();
+            day.set_mean(bucket[0].1, metric, (sum / bucket.len() as f64) as f32);
         }
     }
 }
