@@ -252,6 +252,8 @@ impl HostHead {
     pub(super) fn remove_sealed(&self, until: i64, now: Duration) {
         let mut inner = self.lock();
         inner.unsealed.retain(|unsealed| unsealed.arrival > until);
+        let remaining = inner.unsealed.len();
+        inner.unsealed.shrink_to(remaining + ADDED_CAPACITY);
         inner.unsealed_bytes = inner.unsealed.iter().map(|unsealed| unsealed.stored_bytes).sum();
         inner.release_if_empty();
         inner.since = now;
