@@ -52,7 +52,7 @@ pub(super) fn prepare(connection: &Connection, options: &SqliteOptions) -> rusql
     connection.execute_batch(&format!(
         "PRAGMA page_size={PAGE_BYTES}; PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; \
          PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint={checkpoint_pages}; \
-         PRAGMA journal_size_limit={}; PRAGMA cache_size=-8192; PRAGMA temp_store=MEMORY; \
+         PRAGMA journal_size_limit={}; PRAGMA cache_size=-2048; PRAGMA temp_store=MEMORY; \
          PRAGMA secure_delete=FAST; PRAGMA max_page_count={}",
         sizes.wal_bytes(),
         sizes.pages()

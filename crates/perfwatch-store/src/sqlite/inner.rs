@@ -172,7 +172,7 @@ impl SqliteInner {
         let connection = Connection::open_with_flags(&self.path, flags).map_err(unavailable)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(unavailable)?;
         // Each commit of the writer invalidates the cache: it serves one read, and the kernel has the pages, too.
-        connection.execute_batch("PRAGMA cache_size=-2048; PRAGMA temp_store=MEMORY").map_err(unavailable)?;
+        connection.execute_batch("PRAGMA cache_size=-512; PRAGMA temp_store=MEMORY").map_err(unavailable)?;
         Ok(connection)
     }
 
