@@ -73,27 +73,31 @@ struct BlockWriter {
 
 impl BlockWriter {
     fn write_column(&mut self, values: &[i64], level: CompressionLevel) {
-        let (kind, encoded) = column::encode(values, level);
+        let start = self.body.len();
+        let kind = column::encode(&mut self.body, values, level);
         self.directory.push(kind);
         match kind {
             KIND_EMPTY => {}
             // The directory contains the value; the body has no bytes for it.
-            KIND_CONSTANT => self.directory.extend_from_slice(&encoded),
-            _ => self.write_entry(&encoded),
+            KIND_CONSTANT => self.directory.extend(self.body.drain(start..)),
+            _ => self.finish_entry(start),
         }
     }
 
     fn write_section(&mut self, bytes: &[u8]) {
         self.directory.push(if bytes.is_empty() { KIND_EMPTY } else { KIND_BYTES });
         if !bytes.is_empty() {
-            self.write_entry(bytes);
+            let start = self.body.len();
+            self.body.extend_from_slice(bytes);
+            self.finish_entry(start);
         }
     }
 
-    fn write_entry(&mut self, bytes: &[u8]) {
-        write_varint(&mut self.directory, (bytes.len() + CHECKSUM_BYTES) as u64);
-        self.body.extend_from_slice(bytes);
-        self.body.extend_from_slice(&crc32fast::hash(bytes).to_le_bytes());
+    /// Appends the checksum of the entry that starts here in the body, and its length to the directory.
+    fn finish_entry(&mut self, start: usize) {
+        let checksum = crc32fast::hash(&self.body[start..]);
+        self.body.extend_from_slice(&checksum.to_le_bytes());
+        write_varint(&mut self.directory, (self.body.len() - start) as u64);
     }
 
     fn finish(self, row_kind: RowKind, shape: ShapeId, times: &[i64]) -> Block {

@@ -38,64 +38,59 @@ const HAS_MISSING: u8 = 0x80;
 const MIN_PCO_VALUES: usize = 60;
 const PCO_LEVEL: usize = 8;
 
-/// Encodes a column; returns its kind and body.
-pub(crate) fn encode(values: &[i64], level: CompressionLevel) -> (u8, Vec<u8>) {
+/// Appends the body of a column; returns its kind.
+pub(crate) fn encode(out: &mut Vec<u8>, values: &[i64], level: CompressionLevel) -> u8 {
     let present = values.iter().filter(|&&value| value != MISSING).count();
     if present == 0 {
-        return (KIND_EMPTY, Vec::new());
+        return KIND_EMPTY;
     }
     if present == values.len() {
-        return encode_present(values, level);
+        return encode_present(out, values, level);
     }
-    let mut body = Vec::new();
-    run_length::write_presence(&mut body, values.iter().map(|&value| value != MISSING));
+    run_length::write_presence(out, values.iter().map(|&value| value != MISSING));
     let present_values: Vec<i64> = values.iter().copied().filter(|&value| value != MISSING).collect();
-    let (kind, encoded) = encode_present(&present_values, level);
-    body.extend_from_slice(&encoded);
-    (kind | HAS_MISSING, body)
+    encode_present(out, &present_values, level) | HAS_MISSING
 }
 
-fn encode_present(values: &[i64], level: CompressionLevel) -> (u8, Vec<u8>) {
+fn encode_present(out: &mut Vec<u8>, values: &[i64], level: CompressionLevel) -> u8 {
     if values.iter().all(|value| *value == values[0]) {
-        let mut body = Vec::new();
-        write_zigzag(&mut body, values[0]);
-        return (KIND_CONSTANT, body);
+        write_zigzag(out, values[0]);
+        return KIND_CONSTANT;
     }
     let deltas = bit_packed::delta_encode(values);
-    let mut body = Vec::new();
     if deltas.iter().all(|delta| *delta == deltas[0]) {
-        write_zigzag(&mut body, values[0]);
-        write_zigzag(&mut body, deltas[0]);
-        return (KIND_LINEAR, body);
+        write_zigzag(out, values[0]);
+        write_zigzag(out, deltas[0]);
+        return KIND_LINEAR;
     }
     let (plain, delta) = (bit_packed::Plan::new(values), bit_packed::Plan::new(&deltas));
     let delta_len = varint_len(zigzag(values[0])) as usize + delta.len;
     let is_smooth = delta_len < plain.len;
-    let max_run_length = plain.len.min(delta_len).min(2 * values.len() + 1);
-    let kind = if run_length::encoded_len(values, max_run_length).is_some() {
-        run_length::encode(&mut body, values);
-        KIND_RUN_LENGTH
-    } else if is_smooth {
-        write_zigzag(&mut body, values[0]);
-        delta.encode(&mut body);
-        KIND_DELTA
-    } else {
-        plain.encode(&mut body);
-        KIND_BIT_PACKED
-    };
-    let mut best = (kind, body);
+    let packed_len = plain.len.min(delta_len);
+    let run_length_len = run_length::encoded_len(values, packed_len.min(2 * values.len() + 1));
     if level == CompressionLevel::Best && values.len() >= MIN_PCO_VALUES {
         // The automatic choice of pco's delta order would take most of the encoding time.
         let delta_spec = pco::DeltaSpec::TryConsecutive(usize::from(is_smooth));
         let config =
             pco::ChunkConfig::default().with_compression_level(PCO_LEVEL).with_delta_spec(delta_spec);
         if let Ok(body) = pco::standalone::simple_compress(values, &config)
-            && body.len() < best.1.len()
+            && body.len() < run_length_len.unwrap_or(packed_len)
         {
-            best = (KIND_PCO, body);
+            out.extend_from_slice(&body);
+            return KIND_PCO;
         }
     }
-    best
+    if run_length_len.is_some() {
+        run_length::encode(out, values);
+        KIND_RUN_LENGTH
+    } else if is_smooth {
+        write_zigzag(out, values[0]);
+        delta.encode(out);
+        KIND_DELTA
+    } else {
+        plain.encode(out);
+        KIND_BIT_PACKED
+    }
 }
 
 /// Decodes a column of `rows` values.
@@ -159,8 +154,8 @@ fn decode_present(kind: u8, reader: &mut ByteReader<'_>, rows: usize) -> Result<
 
 /// Appends kind, length and body of a column.
 pub(crate) fn write_column(out: &mut Vec<u8>, values: &[i64], level: CompressionLevel) {
-    let (kind, body) = encode(values, level);
-    out.push(kind);
+    let mut body = Vec::new();
+    out.push(encode(&mut body, values, level));
     write_varint(out, body.len() as u64);
     out.extend_from_slice(&body);
 }
@@ -194,7 +189,8 @@ mod tests {
         #[test]
         fn column_round_trips(values in column(), best in any::<bool>()) {
             let level = if best { CompressionLevel::Best } else { CompressionLevel::Fast };
-            let (kind, body) = encode(&values, level);
+            let mut body = Vec::new();
+            let kind = encode(&mut body, &values, level);
             prop_assert_eq!(decode(kind, &body, values.len()).unwrap(), values);
         }
 
@@ -215,7 +211,8 @@ mod tests {
             position in any::<prop::sample::Index>(),
             byte in any::<u8>(),
         ) {
-            let (kind, mut body) = encode(&values, CompressionLevel::Best);
+            let mut body = Vec::new();
+            let kind = encode(&mut body, &values, CompressionLevel::Best);
             if !body.is_empty() {
                 let index = position.index(body.len());
                 body[index] = byte;
@@ -227,8 +224,8 @@ mod tests {
     #[test]
     fn constant_columns_are_tiny() {
         let encode_size = |values: &[i64]| {
-            let (kind, body) = encode(values, CompressionLevel::Fast);
-            (kind, body.len())
+            let mut body = Vec::new();
+            (encode(&mut body, values, CompressionLevel::Fast), body.len())
         };
         assert_eq!(encode_size(&[5; 1_800]), (KIND_CONSTANT, 1));
         assert_eq!(encode_size(&[MISSING; 1_800]), (KIND_EMPTY, 0));
