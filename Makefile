@@ -65,6 +65,7 @@ bench: web
 	target/quick/perfwatch-bench hostile
 	target/quick/perfwatch-bench fleet
 	target/quick/perfwatch-bench memory
+	target/quick/perfwatch-bench idle
 	target/quick/perfwatch-bench explore
 	target/quick/perfwatch-bench top
 	cd web && E2E_BIN=../target/quick/perfwatch $(NPM) run -s bench

@@ -46,7 +46,7 @@ const PLANS_END: &[u8] = b"\n";
 
 impl ClientProcesses {
     /// Starts a client for each subscription, and waits until all are connected. From then on each client ends after a
-    /// number of messages: an earlier client would have left before the last one arrived.
+    /// number of messages: an earlier client would have left before the last client arrived.
     pub(crate) fn start(
         hub: &HubProcess,
         admin: &str,

@@ -43,6 +43,7 @@ mod health;
 mod history;
 mod hostile;
 mod hub_process;
+mod idle;
 mod ingest;
 mod live;
 mod live_client;
@@ -59,7 +60,7 @@ use counting_allocator::CountingAllocator;
 const USAGE: &str = "usage: perfwatch-bench alerts [HOSTS] [RULES] | collect [PROCESSES] | agent [SECONDS] | \
     live [CLIENTS] [TICKS] [INTERVAL_MS] | load [HOSTS] [VIEWERS] [SECONDS] [FLEET_VIEWERS] | ingest [SECONDS] | rate-limits [AGENTS] [SECONDS] | \
     agentless [SERVERS] [SECONDS] [WORKERS] | history [SECONDS] [BACKEND] | budget [SECONDS] [BACKEND] | \
-    memory [HOSTS…] | explore [HOSTS] [HOURS] | top [SECONDS] | hostile [SECONDS] [HOSTS] [VIEWERS] [ATTACKS] | \
+    memory [HOSTS…] | idle [SECONDS] [PROGRAM] | explore [HOSTS] [HOURS] | top [SECONDS] | hostile [SECONDS] [HOSTS] [VIEWERS] [ATTACKS] | \
     fleet [SEED… | FIRST..LAST] [agents=N] [viewers=N] [hubs=N] [seconds=N] | smoke [NAMES]";
 
 #[global_allocator]
@@ -89,6 +90,7 @@ fn main() -> anyhow::Result<()> {
             let fleets: Vec<u64> = arguments[1..].iter().filter_map(|text| text.parse().ok()).collect();
             memory::run(if fleets.is_empty() { &[100, 1_000, 5_000] } else { &fleets })
         }
+        Some("idle") => idle::run(number(1, 120), arguments.get(2).map(String::as_str)),
         Some("explore") => explore::run(number(1, 2_000), number(2, 24)),
         Some("fleet") => fleet_faults::run(&arguments[1..]),
         Some("top") => top::run(number(1, 60)),

@@ -24,6 +24,7 @@ pub(crate) const BENCHMARKS: &[(&str, &[&str])] = &[
     ("hostile", &["1", "2", "1"]),
     ("fleet", &["13", "agents=5", "viewers=2", "hubs=2", "seconds=9"]),
     ("memory", &["2"]),
+    ("idle", &["1"]),
     ("explore", &["2", "1"]),
     ("top", &["1"]),
 ];
