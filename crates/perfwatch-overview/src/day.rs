@@ -56,7 +56,7 @@ pub(crate) struct Filling {
 /// Last 24 hours of a host.
 #[derive(Debug)]
 pub(crate) struct HostDay {
-    /// Newest bucket. The slots contain this one and those of the day before it.
+    /// Newest bucket. The slots contain the buckets of the day that ends with it.
     newest: i64,
     sampled: SampledBucket,
     means: Box<[BucketMeans; MAX_BUCKETS]>,
@@ -88,15 +88,9 @@ impl HostDay {
         }
         self.last_at_ms = values.at_ms;
         let bucket = bucket_of(values.at_ms);
-        if self.sampled.bucket != bucket {
-            self.sampled = SampledBucket { bucket, ..SampledBucket::default() };
-        }
         for (metric, value) in [values.cpu, values.memory, values.rx, values.tx].into_iter().enumerate() {
             if let Some(value) = value {
-                self.sampled.sums[metric] += value;
-                self.sampled.counts[metric] += 1;
-                let mean = self.sampled.sums[metric] / f64::from(self.sampled.counts[metric]);
-                self.set_mean(bucket, metric, mean as f32);
+                self.add_samples(bucket, metric, value, 1);
             }
         }
         self.mounts.retain(|day| values.mounts.iter().any(|usage| usage.mount == day.mount));
@@ -105,7 +99,7 @@ impl HostDay {
         }
     }
 
-    /// Slot of a bucket, which becomes the newest one if it is later; `None` if it is older than a day.
+    /// Slot of a bucket, which becomes the newest bucket if it is later; `None` if it is older than a day.
     fn slot(&mut self, bucket: i64) -> Option<usize> {
         let first_new = (self.newest + 1).max(bucket - MAX_BUCKETS as i64 + 1);
         for slot in (first_new..=bucket).map(slot_of) {
@@ -121,11 +115,22 @@ impl HostDay {
         (bucket <= self.newest && bucket > self.newest - MAX_BUCKETS as i64).then(|| slot_of(bucket))
     }
 
-    /// Sets the mean of a metric of [`DAY_METRICS`] in a bucket.
-    pub(crate) fn set_mean(&mut self, bucket: i64, metric: usize, mean: f32) {
-        if let Some(slot) = self.slot(bucket) {
-            self.means[slot][metric] = mean;
+    /// Adds the sum of `count` samples of a metric of [`DAY_METRICS`]. Samples of a bucket before the bucket that was
+    /// sampled last replace its mean.
+    #[expect(clippy::cast_possible_truncation, reason = "single precision suffices for a small chart")]
+    pub(crate) fn add_samples(&mut self, bucket: i64, metric: usize, sum: f64, count: u32) {
+        let Some(slot) = self.slot(bucket) else { return };
+        if bucket > self.sampled.bucket {
+            self.sampled = SampledBucket { bucket, ..SampledBucket::default() };
         }
+        let (mut sum, mut count) = (sum, count);
+        if bucket == self.sampled.bucket {
+            sum += self.sampled.sums[metric];
+            count += self.sampled.counts[metric];
+            self.sampled.sums[metric] = sum;
+            self.sampled.counts[metric] = count;
+        }
+        self.means[slot][metric] = (sum / f64::from(count)) as f32;
     }
 
     /// Sets the used percent of a mount in a bucket.
@@ -198,6 +203,11 @@ mod tests {
         assert_eq!(day.mean(first + 1, 0), Some(50.0));
         assert_eq!(day.mean(first + 2, 0), None);
         assert_eq!(day.mean(first, 1), None, "no memory was sent");
+        // After a restart, the current bucket comes from the history first.
+        let mut day = HostDay::default();
+        day.add_samples(first, 0, 30.0, 3);
+        day.add(&values(START_MS + 15_000, 50.0, 40.0));
+        assert_eq!(day.mean(first, 0), Some(20.0));
     }
 
     #[test]
@@ -208,14 +218,15 @@ mod tests {
         day.add(&values(START_MS + MAX_BUCKETS as i64 * BUCKET_MS, 70.0, 40.0));
         assert_eq!(day.mean(first, 0), None);
         assert_eq!(day.mean(first + MAX_BUCKETS as i64, 0), Some(70.0));
-        day.set_mean(first, 0, 10.0);
+        day.add_samples(first, 0, 10.0, 1);
         assert_eq!(
             day.mean(first + MAX_BUCKETS as i64, 0),
             Some(70.0),
             "a late sample does not replace newer ones"
         );
         // A gap is empty, also in the slots of the buckets before it.
-        day.set_mean(first + 2, 0, 30.0);
+        day.add_samples(first + 2, 0, 90.0, 3);
+        assert_eq!(day.mean(first + 2, 0), Some(30.0));
         day.set_mount(&"/data".into(), first + 2, 41.0);
         let later = first + 2 + 2 * MAX_BUCKETS as i64;
         day.add(&values(later * BUCKET_MS, 80.0, 45.0));

@@ -153,7 +153,7 @@ fn add_series(day: &mut HostDay, result: &SeriesResult) {
         let rows: Vec<_> = rows.filter(|(row, ..)| missing[*row]).collect();
         for bucket in rows.chunk_by(|(_, one, _), (_, other, _)| one == other) {
             let sum: f64 = bucket.iter().map(|(.., value)| value).sum();
-            day.set_mean(bucket[0].1, metric, (sum / bucket.len() as f64) as f32);
+            day.add_samples(bucket[0].1, metric, sum, u32::try_from(bucket.len()).unwrap_or(u32::MAX));
         }
     }
 }
