@@ -11,7 +11,7 @@ pub(crate) const BUCKET_MS: i64 = 900_000;
 pub(crate) const MAX_BUCKETS: usize = 96;
 /// Forecasts beyond this time are not reported, in milliseconds.
 const MAX_FORECAST_MS: f64 = 30.0 * 86_400_000.0;
-/// Metrics of [`BucketMeans::means`], in its order.
+/// Metrics of [`BucketMeans`], in the order of its values.
 pub(crate) const DAY_METRICS: [&str; 4] =
     ["cpu.usage", "memory.used_percent", "network.total.rx_bytes", "network.total.tx_bytes"];
 
@@ -29,7 +29,7 @@ type BucketMeans = [f32; DAY_METRICS.len()];
 
 const NO_MEANS: BucketMeans = [f32::NAN; DAY_METRICS.len()];
 
-/// Samples of the bucket that was sampled last.
+/// Sums and counts of the newest bucket with samples. Older buckets have only means.
 #[derive(Debug, Default)]
 struct SampledBucket {
     bucket: i64,
@@ -99,6 +99,14 @@ impl HostDay {
         }
     }
 
+    /// Removes everything if the newest bucket is in the future: the clock of the hub was set back.
+    pub(crate) fn clear_future(&mut self, now_ms: i64) {
+        // The times of snapshots may be ahead by a minute.
+        if self.newest > bucket_of(now_ms) + 1 {
+            *self = Self::default();
+        }
+    }
+
     /// Slot of a bucket, which becomes the newest bucket if it is later; `None` if it is older than a day.
     fn slot(&mut self, bucket: i64) -> Option<usize> {
         let first_new = (self.newest + 1).max(bucket - MAX_BUCKETS as i64 + 1);
@@ -115,8 +123,8 @@ impl HostDay {
         (bucket <= self.newest && bucket > self.newest - MAX_BUCKETS as i64).then(|| slot_of(bucket))
     }
 
-    /// Adds the sum of `count` samples of a metric of [`DAY_METRICS`]. Samples of a bucket before the bucket that was
-    /// sampled last replace its mean.
+    /// Adds the sum of `count` samples of a metric of [`DAY_METRICS`]. For older buckets than the newest bucket with
+    /// samples, these are all samples of the bucket: they replace its mean.
     #[expect(clippy::cast_possible_truncation, reason = "single precision suffices for a small chart")]
     pub(crate) fn add_samples(&mut self, bucket: i64, metric: usize, sum: f64, count: u32) {
         let Some(slot) = self.slot(bucket) else { return };
@@ -203,7 +211,7 @@ mod tests {
         assert_eq!(day.mean(first + 1, 0), Some(50.0));
         assert_eq!(day.mean(first + 2, 0), None);
         assert_eq!(day.mean(first, 1), None, "no memory was sent");
-        // After a restart, the current bucket comes from the history first.
+        // A snapshot that arrives late continues a bucket of the history.
         let mut day = HostDay::default();
         day.add_samples(first, 0, 30.0, 3);
         day.add(&values(START_MS + 15_000, 50.0, 40.0));
@@ -233,6 +241,12 @@ mod tests {
         assert_eq!((day.mean(first + 2, 0), day.mean(later - MAX_BUCKETS as i64, 0)), (None, None));
         assert_eq!((later - MAX_BUCKETS as i64..=later).filter_map(|bucket| day.mean(bucket, 0)).count(), 1);
         assert_eq!(day.mounts[0].percents.iter().filter(|percent| !percent.is_nan()).count(), 1);
+        // The clock of the hub was ahead, and is set back.
+        day.clear_future(later * BUCKET_MS - BUCKET_MS);
+        assert_eq!(day.mean(later, 0), Some(80.0), "the next bucket may have begun");
+        day.clear_future(START_MS);
+        day.add(&values(START_MS, 20.0, 40.0));
+        assert_eq!((day.mean(first, 0), day.mean(later, 0)), (Some(20.0), None));
     }
 
     #[test]

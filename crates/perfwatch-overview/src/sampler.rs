@@ -93,6 +93,7 @@ impl OverviewTask {
         for host in &state.hosts {
             let Some(values) = &host.values else { continue };
             let day = days.entry(host.host.record.id).or_default();
+            day.clear_future(state.now_ms);
             day.add(values);
             day.forecast(state.now_ms);
         }
