@@ -80,7 +80,8 @@ fn encode_present(out: &mut Vec<u8>, values: &[i64], level: CompressionLevel) ->
             return KIND_PCO;
         }
     }
-    if run_length_len.is_some() {
+    let start = out.len();
+    let kind = if run_length_len.is_some() {
         run_length::encode(out, values);
         KIND_RUN_LENGTH
     } else if is_smooth {
@@ -90,7 +91,9 @@ fn encode_present(out: &mut Vec<u8>, values: &[i64], level: CompressionLevel) ->
     } else {
         plain.encode(out);
         KIND_BIT_PACKED
-    }
+    };
+    debug_assert_eq!(out.len() - start, run_length_len.unwrap_or(packed_len), "planned size");
+    kind
 }
 
 /// Decodes a column of `rows` values.

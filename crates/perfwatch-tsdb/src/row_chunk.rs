@@ -19,8 +19,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Maximum number of rows of a chunk. The first row of a chunk is complete.
 const MAX_CHUNK_ROWS: usize = 32;
-/// Bytes by which the values of an open chunk grow: doubling would leave half of the space of every host unused.
-const ADDED_BYTES: usize = 1 << 10;
+/// Minimum number of bytes by which the values of an open chunk grow, if the rows are small. Doubling would leave up to
+/// half of the space of every host unused.
+const MIN_ADDED_BYTES: usize = 1 << 10;
 /// Maximum size of the rows of a chunk, which bounds the work of decoding a row of a large host.
 const MAX_CHUNK_BYTES: usize = 256 << 10;
 
@@ -202,8 +203,9 @@ impl OpenChunk {
     fn encode(&mut self, snapshot: &Snapshot) -> EncodedRow {
         let mut rows = self.chunk.lock();
         let before = rows.headers.len() + rows.values.len();
-        if rows.values.capacity() - rows.values.len() < ADDED_BYTES / 2 {
-            rows.values.reserve_exact(ADDED_BYTES);
+        let row_bytes = (rows.values.len() / rows.count.max(1)).max(MIN_ADDED_BYTES / 2);
+        if rows.values.capacity() - rows.values.len() < row_bytes {
+            rows.values.reserve_exact(2 * row_bytes);
         }
         let mut side_bytes = size_of::<EncodedRow>();
         side_bytes += self.previous.write_header(&mut rows, snapshot);

@@ -24,7 +24,7 @@ struct Deduplicated<K, V> {
 
 impl<K: Hash + Eq + Clone, V> Deduplicated<K, V> {
     fn from_rows(rows: impl Iterator<Item = (usize, K, V)>) -> Self {
-        // The keys are texts of each row: the hash of the standard library takes a quarter of the time.
+        // The keys are texts of each row: foldhash takes less time than the SipHash of the standard library.
         let mut index: HashMap<K, usize, foldhash::fast::RandomState> = HashMap::default();
         let mut items: Vec<(K, Vec<(usize, V)>)> = Vec::new();
         for (row, key, value) in rows {
