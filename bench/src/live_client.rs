@@ -41,12 +41,13 @@ struct ClientPlan {
 /// Processes with connected clients.
 pub(crate) struct ClientProcesses(Vec<Running>);
 
-/// Plans of a client process are a line of its standard input. Its end lets the clients count messages.
+/// End of the plans, which are a line of the standard input of a client process. The clients count messages after the
+/// end of the input.
 const PLANS_END: &[u8] = b"\n";
 
 impl ClientProcesses {
     /// Starts a client for each subscription, and waits until all are connected. From then on each client ends after a
-    /// number of messages: an earlier client would have left before the last client arrived.
+    /// number of messages. A client that counted earlier would end before the last client is connected.
     pub(crate) fn start(
         hub: &HubProcess,
         admin: &str,

@@ -48,7 +48,7 @@ pub(super) fn prepare(connection: &Connection, options: &SqliteOptions) -> rusql
     connection.busy_timeout(BUSY_TIMEOUT)?;
     let sizes = options.sizes();
     let checkpoint_pages = (sizes.wal_bytes() / PAGE_BYTES / 2).max(1);
-    // page_size and auto_vacuum take effect only on an empty database.
+    // page_size and auto_vacuum take effect only on an empty database. The cache suffices for the pages of a commit.
     connection.execute_batch(&format!(
         "PRAGMA page_size={PAGE_BYTES}; PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; \
          PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint={checkpoint_pages}; \
