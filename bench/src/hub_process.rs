@@ -41,7 +41,7 @@ impl Drop for HubProcess {
 }
 
 /// Program next to this one.
-fn program() -> anyhow::Result<PathBuf> {
+pub(crate) fn program() -> anyhow::Result<PathBuf> {
     let program = std::env::current_exe()?.with_file_name("perfwatch");
     anyhow::ensure!(
         program.exists(),

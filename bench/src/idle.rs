@@ -1,5 +1,6 @@
 //! Hub, dashboard and agent of a single machine in one process, without viewers: CPU usage and resident memory.
 
+use crate::hub_process;
 use crate::process::Running;
 use crate::store::Scratch;
 use crate::tiny::shorten;
@@ -14,7 +15,7 @@ const SETTLE_TIME: Duration = Duration::from_secs(30);
 pub(crate) fn run(seconds: u64, program: Option<&str>) -> anyhow::Result<()> {
     let program = match program {
         Some(program) => PathBuf::from(program),
-        None => std::env::current_exe()?.with_file_name("perfwatch"),
+        None => hub_process::program()?,
     };
     let scratch = Scratch::new("idle")?;
     println!("{} without a command, {seconds} s at each interval:", program.display());

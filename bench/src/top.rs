@@ -1,7 +1,7 @@
 //! CPU usage of `perfwatch top` in a pseudo-terminal: for this machine, and for a host of a hub whose agent sends every
 //! second.
 
-use crate::hub_process::HubProcess;
+use crate::hub_process::{self, HubProcess};
 use crate::process::{Running, spawn_sleepers};
 use crate::store::Scratch;
 use crate::tiny::shorten;
@@ -59,7 +59,7 @@ pub(crate) fn run(seconds: u64) -> anyhow::Result<()> {
     let hub = HubProcess::start(&scratch.0, &[])?;
     let admin = hub.create_user("root-admin", "admin")?;
     let token = hub.enrollment_token(&admin, 1)?;
-    let program = std::env::current_exe()?.with_file_name("perfwatch");
+    let program = hub_process::program()?;
     let agent = Running::start(
         Command::new(&program)
             .args(["agent", "--hub", &hub.url, "--interval", "1s", "--token", &token])
