@@ -19,9 +19,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Maximum number of rows of a chunk. The first row of a chunk is complete.
 const MAX_CHUNK_ROWS: usize = 32;
-/// Minimum number of bytes by which the values of an open chunk grow, if the rows are small. Doubling would leave up to
-/// half of the space of every host unused.
-const MIN_ADDED_BYTES: usize = 1 << 10;
+/// Minimum expected size of the values of a row. The buffer of an open chunk grows by two rows: doubling would leave up
+/// to half of the space of every host unused.
+const MIN_ROW_BYTES: usize = 512;
 /// Maximum size of the rows of a chunk, which bounds the work of decoding a row of a large host.
 const MAX_CHUNK_BYTES: usize = 256 << 10;
 
@@ -203,7 +203,7 @@ impl OpenChunk {
     fn encode(&mut self, snapshot: &Snapshot) -> EncodedRow {
         let mut rows = self.chunk.lock();
         let before = rows.headers.len() + rows.values.len();
-        let row_bytes = (rows.values.len() / rows.count.max(1)).max(MIN_ADDED_BYTES / 2);
+        let row_bytes = (rows.values.len() / rows.count.max(1)).max(MIN_ROW_BYTES);
         if rows.values.capacity() - rows.values.len() < row_bytes {
             rows.values.reserve_exact(2 * row_bytes);
         }
